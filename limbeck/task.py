@@ -1,0 +1,410 @@
+"""What a model is for: how a batch enters it, the supervised loss, the score."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from limbeck.errors import RequestError
+
+Kind = Literal["classes", "labels", "values", "tokens", "boxes"]
+Batch = dict[str, Any]
+Over = Literal["samples", "targets"]
+
+#: Keys of a batch in normal form; everything else in a mapping without "inputs" is an input of the model.
+RESERVED = ("inputs", "targets", "index", "mask", "count", "view")
+#: Names under which others keep the targets (Hugging Face, torchvision).
+_TARGET_NAMES = ("targets", "labels", "label", "target")
+
+
+class Task(ABC):
+    """How a batch enters a model, the supervised loss and the score. Not a trainer.
+
+    Attributes:
+        name: shown in plans and reports.
+        kind: what the output means; methods choose the form of their terms by it.
+        score_name: the entry of `score` that chooses checkpoints; higher is better.
+    """
+
+    name: str
+    kind: ClassVar[Kind]
+    score_name: str
+
+    def batch(self, batch: Any) -> Batch:
+        """Brings a batch to normal form: a mapping with `inputs` and, where given, the other keys.
+
+        Args:
+            batch: a pair `(inputs, targets)`, a triple `(inputs, targets, index)`, bare inputs, a mapping
+                in normal form, or a mapping of keyword inputs with the targets under `labels`.
+
+        Returns:
+            A new mapping: `inputs` (tensor, or mapping of keyword inputs), and where given `targets`,
+            `index` [B], `mask`, `count`.
+        """
+        if isinstance(batch, Tensor):
+            return {"inputs": batch}
+        if isinstance(batch, (tuple, list)):
+            if not 1 <= len(batch) <= 3:
+                raise RequestError(
+                    f"a batch of {len(batch)} parts; needed (inputs,), (inputs, targets) "
+                    "or (inputs, targets, index)",
+                    fix='give a mapping: {"inputs": ..., "targets": ..., "index": ...}',
+                )
+            return dict(zip(("inputs", "targets", "index"), batch, strict=False))
+        if not isinstance(batch, Mapping):
+            raise RequestError(
+                f"a batch of type {type(batch).__name__}; needed a tensor, a pair (inputs, targets) or a mapping"
+            )
+        if "inputs" in batch:
+            return dict(batch)
+        return self._from_keywords(batch)
+
+    def _from_keywords(self, batch: Mapping[str, Any]) -> Batch:
+        normal: Batch = {key: batch[key] for key in RESERVED if key in batch and key not in ("inputs",)}
+        inputs = {key: value for key, value in batch.items() if key not in (*RESERVED, *_TARGET_NAMES)}
+        for key in _TARGET_NAMES:
+            if key in batch:
+                normal["targets"] = batch[key]
+        if not inputs:
+            raise RequestError(f"a batch with the keys {sorted(batch)} has no inputs", fix='name them "inputs"')
+        normal["inputs"] = inputs
+        return normal
+
+    def call(self, model: nn.Module, batch: Mapping[str, Any]) -> Any:
+        """Runs a model on the inputs of a batch and returns the output that the task reads.
+
+        A mapping of inputs enters as keywords, to each model only those that its forward declares.
+        Floating inputs take the floating type of the model's parameters (a teacher file in half precision).
+        """
+        inputs = batch["inputs"]
+        if isinstance(inputs, Mapping):
+            return self.read(model(**declared(model, inputs)))
+        return self.read(model(as_model_type(model, inputs)))
+
+    def read(self, output: Any) -> Any:
+        """The part of a model's return value that the task reads; logits of a Hugging Face output."""
+        if isinstance(output, Tensor):
+            return output
+        if isinstance(output, Mapping) and "logits" in output:
+            return output["logits"]
+        logits = getattr(output, "logits", None)
+        if isinstance(logits, Tensor):
+            return logits
+        if isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):
+            return output[0]
+        raise RequestError(
+            f"the model returns {type(output).__name__}; the task {self.name} reads a tensor, "
+            "an output with `logits`, or a tuple that starts with a tensor"
+        )
+
+    @abstractmethod
+    def loss(self, output: Any, batch: Mapping[str, Any]) -> Tensor:
+        """The supervised loss, a scalar: a sum over targets divided by their `denominator`."""
+
+    @abstractmethod
+    def counts(self, batch: Mapping[str, Any]) -> dict[str, float]:
+        """How many `samples` and `targets` (labelled samples, valid tokens) a batch has."""
+
+    @abstractmethod
+    def measure(self, output: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Statistics of each sample, leading dimension B; gathered over all samples for `score`."""
+
+    @abstractmethod
+    def score(self, statistics: Mapping[str, Tensor]) -> dict[str, float]:
+        """Figures over all samples from what `measure` gave, by name; holds `score_name`."""
+
+
+def denominator(batch: Mapping[str, Any], over: Over, own: float | Tensor) -> float | Tensor:
+    """What a sum over a batch is divided by to become a mean.
+
+    A loop that cuts a batch into micro-batches or over processes gives `batch["count"]`: the number of
+    samples and of targets over all of them, divided by their number. Sums divided by it, averaged over
+    micro-batches and processes, equal the mean over the whole batch exactly.
+
+    Args:
+        batch: the batch in normal form.
+        over: `samples`, or `targets` (labelled samples, valid tokens).
+        own: the count within this batch, used where the loop gave none.
+    """
+    count = batch.get("count")
+    return own if count is None else cast(float, count[over])
+
+
+def declared(model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs that a model's forward declares; all of them when it takes any keyword."""
+    parameters = inspect.signature(_innermost(model).forward).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return dict(inputs)
+    return {key: value for key, value in inputs.items() if key in parameters}
+
+
+def as_model_type(model: nn.Module, inputs: Any) -> Any:
+    """Floating inputs in the floating type of the model's first floating parameter."""
+    if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or torch.is_autocast_enabled(inputs.device.type):
+        return inputs
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            return inputs.to(parameter.dtype)
+    return inputs
+
+
+def _innermost(model: nn.Module) -> nn.Module:
+    """The network inside wrappers of compilation, data parallelism and preprocessing."""
+    for name in ("_orig_mod", "module", "body"):
+        inner = model._modules.get(name)
+        if inner is not None and len(model._modules) <= 2:
+            return _innermost(inner)
+    return model
+
+
+class Classification(Task):
+    """One class a sample. Targets [B] int64 in 0..K-1; -1 marks an unlabelled sample.
+
+    Args:
+        classes: the class names, in the order of the outputs; their number alone; or None, not known.
+    """
+
+    kind: ClassVar[Kind] = "classes"
+    score_name = "accuracy"
+    name = "classification"
+
+    def __init__(self, classes: Sequence[str] | int | None = None) -> None:
+        self.classes = [str(i) for i in range(classes)] if isinstance(classes, int) else list(classes or [])
+        self.num_classes = len(self.classes) or None
+
+    def _labels(self, output: Tensor, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Targets and which samples are labelled; refuses shapes and labels that do not fit the output."""
+        targets = _targets(batch)
+        if output.ndim != 2 or targets.shape != output.shape[:1]:
+            raise RequestError(
+                f"outputs {tuple(output.shape)} and targets {tuple(targets.shape)}; "
+                "classification needs outputs [B, K] and targets [B]"
+            )
+        return targets, targets >= 0
+
+    def loss(self, output: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """Cross-entropy, mean over the labelled samples; 0 with zero gradient when there is none."""
+        targets, labelled = self._labels(output, batch)
+        summed = F.cross_entropy(_wide(output), targets.clamp(min=-1), ignore_index=-1, reduction="sum")
+        return summed / _at_least_one(denominator(batch, "targets", labelled.sum()))
+
+    def counts(self, batch: Mapping[str, Any]) -> dict[str, float]:
+        """`samples`: B; `targets`: the labelled ones."""
+        targets = batch.get("targets")
+        samples = float(num_samples(batch))
+        return {"samples": samples, "targets": 0.0 if targets is None else float((targets >= 0).sum())}
+
+    def measure(self, output: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """`target` [B], `predicted` [B], `negative_log_likelihood` [B] (0 where unlabelled)."""
+        targets, _ = self._labels(output, batch)
+        nll = F.cross_entropy(_wide(output), targets.clamp(min=-1), ignore_index=-1, reduction="none")
+        return {"target": targets, "predicted": output.argmax(1), "negative_log_likelihood": nll}
+
+    def score(self, statistics: Mapping[str, Tensor]) -> dict[str, float]:
+        """`accuracy` (0..1) and mean `loss` over the labelled samples."""
+        labelled = statistics["target"] >= 0
+        number = int(labelled.sum())
+        if number == 0:
+            raise RequestError("no sample has a label, so there is no accuracy", fix="give labels to the split")
+        right = (statistics["predicted"] == statistics["target"])[labelled].sum()
+        loss = statistics["negative_log_likelihood"][labelled].double().mean()
+        return {"accuracy": int(right) / number, "loss": float(loss)}
+
+
+class MultiLabel(Task):
+    """Several independent labels a sample. Targets [B, C] of 0 and 1; a row of -1 is unlabelled.
+
+    Args:
+        classes: label names in the order of the outputs, or their number.
+    """
+
+    kind: ClassVar[Kind] = "labels"
+    score_name = "exact_match"
+    name = "multi-label classification"
+
+    def __init__(self, classes: Sequence[str] | int | None = None) -> None:
+        self.classes = [str(i) for i in range(classes)] if isinstance(classes, int) else list(classes or [])
+        self.num_classes = len(self.classes) or None
+
+    def loss(self, output: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """Binary cross-entropy, summed over labels, mean over the labelled samples ("batchmean")."""
+        targets = _same_shape(output, _targets(batch))
+        labelled = (targets >= 0).all(1)
+        each = F.binary_cross_entropy_with_logits(
+            _wide(output), targets.clamp(min=0).to(_wide(output).dtype), reduction="none"
+        ).sum(1)
+        return (each * labelled).sum() / _at_least_one(denominator(batch, "targets", labelled.sum()))
+
+    def counts(self, batch: Mapping[str, Any]) -> dict[str, float]:
+        """`samples`: B; `targets`: the labelled ones."""
+        targets = batch.get("targets")
+        number = 0.0 if targets is None else float((targets >= 0).all(1).sum())
+        return {"samples": float(num_samples(batch)), "targets": number}
+
+    def measure(self, output: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """`target` [B, C] and `predicted` [B, C] (logit above 0)."""
+        return {"target": _same_shape(output, _targets(batch)).long(), "predicted": (output > 0).long()}
+
+    def score(self, statistics: Mapping[str, Tensor]) -> dict[str, float]:
+        """`exact_match` (all labels of a sample right) and `label_accuracy`, both 0..1."""
+        labelled = (statistics["target"] >= 0).all(1)
+        same = (statistics["predicted"] == statistics["target"])[labelled].double()
+        if not len(same):
+            raise RequestError("no sample has labels, so there is no score", fix="give labels to the split")
+        return {"exact_match": float(same.prod(1).mean()), "label_accuracy": float(same.mean())}
+
+
+class Regression(Task):
+    """Real-valued outputs. Targets [B] or [B, D] in normalised units; NaN rows are unlabelled."""
+
+    kind: ClassVar[Kind] = "values"
+    score_name = "r2"
+    name = "regression"
+
+    def loss(self, output: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """Squared error, mean over values and the labelled samples."""
+        targets = _same_shape(output, _rows(_targets(batch)))
+        labelled = ~targets.isnan().any(1)
+        each = (_wide(output) - targets.nan_to_num()).square().mean(1)
+        return (each * labelled).sum() / _at_least_one(denominator(batch, "targets", labelled.sum()))
+
+    def counts(self, batch: Mapping[str, Any]) -> dict[str, float]:
+        """`samples`: B; `targets`: the labelled ones."""
+        targets = batch.get("targets")
+        number = 0.0 if targets is None else float((~_rows(targets).isnan().any(1)).sum())
+        return {"samples": float(num_samples(batch)), "targets": number}
+
+    def measure(self, output: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """`target` and `predicted`, [B, D] each."""
+        return {"target": _same_shape(output, _rows(_targets(batch))), "predicted": output}
+
+    def score(self, statistics: Mapping[str, Tensor]) -> dict[str, float]:
+        """`r2` (1 is perfect, 0 the mean as a guess) and `mean_squared_error`."""
+        target, predicted = statistics["target"].double(), statistics["predicted"].double()
+        labelled = ~target.isnan().any(1)
+        target, predicted = target[labelled], predicted[labelled]
+        error = (predicted - target).square().mean()
+        spread = (target - target.mean(0)).square().mean()
+        return {"r2": float(1 - error / spread.clamp(min=1e-12)), "mean_squared_error": float(error)}
+
+
+class Tokens(Task):
+    """One class a position. Outputs [B, L, V], targets [B, L]; -100 marks positions that do not count.
+
+    Args:
+        causal: position i is judged against target i + 1, as in language models (outputs and targets are
+            those of the same positions then).
+    """
+
+    kind: ClassVar[Kind] = "tokens"
+    score_name = "token_accuracy"
+    name = "tokens"
+
+    def __init__(self, *, causal: bool = False) -> None:
+        self.causal = causal
+
+    def positions(self, output: Tensor, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """Outputs [B, L', V], targets [B, L'] and mask [B, L'] (true = counts), shifted where causal."""
+        targets = _targets(batch)
+        if output.ndim != 3 or targets.shape != output.shape[:2]:
+            raise RequestError(
+                f"outputs {tuple(output.shape)} and targets {tuple(targets.shape)}; "
+                "tokens need outputs [B, L, V] and targets [B, L]"
+            )
+        mask = targets != -100
+        if "mask" in batch:
+            mask = mask & batch["mask"].bool()
+        if self.causal:
+            return output[:, :-1], targets[:, 1:], mask[:, 1:]
+        return output, targets, mask
+
+    def loss(self, output: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """Cross-entropy, mean over the valid positions of the whole batch; padding may hold anything."""
+        logits, targets, mask = self.positions(output, batch)
+        summed = F.cross_entropy(_wide(logits[mask]), targets[mask], reduction="sum")
+        return summed / _at_least_one(denominator(batch, "targets", mask.sum()))
+
+    def counts(self, batch: Mapping[str, Any]) -> dict[str, float]:
+        """`samples`: B; `targets`: the positions that count."""
+        targets = batch.get("targets")
+        if targets is None:
+            return {"samples": float(num_samples(batch)), "targets": 0.0}
+        mask = targets != -100
+        if "mask" in batch:
+            mask = mask & batch["mask"].bool()
+        return {"samples": float(len(targets)), "targets": float((mask[:, 1:] if self.causal else mask).sum())}
+
+    def measure(self, output: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Per sample: `right`, `tokens` and `negative_log_likelihood`, [B] each, summed over positions."""
+        logits, targets, mask = self.positions(output, batch)
+        safe = targets.masked_fill(~mask, -100)
+        nll = F.cross_entropy(_wide(logits).transpose(1, 2), safe, ignore_index=-100, reduction="none")
+        nll = nll.masked_fill(~mask, 0)
+        right = (logits.argmax(2) == targets) & mask
+        return {"right": right.sum(1), "tokens": mask.sum(1), "negative_log_likelihood": nll.sum(1)}
+
+    def score(self, statistics: Mapping[str, Tensor]) -> dict[str, float]:
+        """`token_accuracy` (0..1) and mean `loss` over the valid positions."""
+        tokens = int(statistics["tokens"].sum())
+        if tokens == 0:
+            raise RequestError("no position counts, so there is no score", fix="give targets to the split")
+        loss = float(statistics["negative_log_likelihood"].double().sum()) / tokens
+        return {"token_accuracy": int(statistics["right"].sum()) / tokens, "loss": loss}
+
+
+def num_samples(batch: Mapping[str, Any]) -> int:
+    """The number of samples of a batch in normal form."""
+    for key in ("index", "targets"):
+        value = batch.get(key)
+        if isinstance(value, Tensor) and value.ndim:
+            return len(value)
+    inputs = batch["inputs"]
+    first = next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs
+    return len(first)
+
+
+def move(value: Any, device: torch.device | str) -> Any:
+    """Every tensor in nested mappings, lists and tuples on a device; other values as they are."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, Mapping):
+        return {key: move(item, device) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(move(item, device) for item in value)
+    return value
+
+
+def _targets(batch: Mapping[str, Any]) -> Tensor:
+    targets = batch.get("targets")
+    if targets is None:
+        raise RequestError(
+            f"the batch has no targets; it holds {', '.join(sorted(batch))}",
+            fix='add "targets", or use a method and stage that need no labels',
+        )
+    return cast(Tensor, targets)
+
+
+def _wide(value: Tensor) -> Tensor:
+    """Half precision to float32; CPU autocast would keep the softmax in bfloat16."""
+    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+
+
+def _rows(value: Tensor) -> Tensor:
+    return value.unsqueeze(1) if value.ndim == 1 else value
+
+
+def _same_shape(output: Tensor, targets: Tensor) -> Tensor:
+    if output.shape != targets.shape:
+        raise RequestError(f"outputs {tuple(output.shape)} and targets {tuple(targets.shape)} must have one shape")
+    return targets
+
+
+def _at_least_one(count: float | Tensor) -> float | Tensor:
+    """A count to divide by: a sum over nothing is 0, so its mean is 0 too."""
+    return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1e-12)
