@@ -57,6 +57,14 @@ class RunError(LimbeckError, RuntimeError):
     exit_code = 1
 
 
+class Interrupted(LimbeckError):
+    """The run was stopped by a signal and its state is saved. Exit code 128 + the signal's number."""
+
+    def __init__(self, signal_number: int, message: str, *, fix: str | None = None) -> None:
+        super().__init__(message, fix=fix)
+        self.exit_code = 128 + signal_number
+
+
 def nearest(word: str, options: Iterable[str], most: int = 5) -> list[str]:
     """The options closest to `word`, nearest first, at most `most`; empty if none is close."""
     names = list(dict.fromkeys(options))

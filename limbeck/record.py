@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from limbeck.errors import RequestError, nearest
@@ -68,14 +67,14 @@ class Losses:
                 "at least one"
             )
         self.notes = {name: value.detach() for name, value in self.notes.items()}
-        # A term of weight 0 is left out of the sum: 0 * inf is not a number.
-        parts = [
-            self.weights[name] * term
-            for name, term in self.terms.items()
-            if isinstance(self.weights[name], Tensor) or self.weights[name] != 0
-        ]
-        first = next(iter(self.terms.values()))
-        self.total = torch.stack(parts).sum() if len(parts) > 1 else (parts[0] if parts else first * 0)
+        total: Tensor | None = None
+        for name, term in self.terms.items():
+            weight = self.weights[name]
+            if not isinstance(weight, Tensor) and weight == 0:
+                continue  # left out of the sum: 0 * inf is not a number
+            part = weight * term
+            total = part if total is None else total + part
+        self.total = next(iter(self.terms.values())) * 0 if total is None else total
 
     def detached(self) -> dict[str, Tensor]:
         """The unweighted terms and the total without their graph, for logging."""
