@@ -27,7 +27,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # A part (a module or folder at the top of the package) imports parts of its own row or of rows above it.
 ROWS = (
     ("errors",),
-    ("_problems", "_toml", "losses", "record"),
+    ("losses", "record"),
     ("adaptors", "taps", "task"),
     ("teacher",),
     ("method",),
@@ -35,7 +35,7 @@ ROWS = (
     ("data", "models"),
     ("engine",),
     ("contract", "export", "integrations", "measure"),
-    ("recipe", "recipes"),
+    ("_overrides", "_problems", "_sections", "_toml", "recipe", "recipes"),
     ("progress", "run"),
     ("cli",),
     ("__main__",),
