@@ -1,0 +1,120 @@
+"""The tables of a recipe. Every field says its unit and what its words mean; order = order in TOML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from limbeck.engine.settings import Training
+
+Count = Annotated[int, Field(ge=1)]
+Auto = Literal["auto"]
+
+
+class Section(BaseModel):
+    """A table of the recipe: strict, no further keys, not changed after it was made."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Data(Section):
+    """`[data]`: where the samples come from, and what the student sees of them."""
+
+    source: str = Field(
+        examples=["fashion-small"],
+        description='A set by name ("fashion-small", "fashion-mnist", "cifar10", "cifar100"), or "imagefolder:PATH", '
+        '"parquet:PATH", "csv:PATH", "hf:NAME or folder", "module:function".',
+    )
+    root: str | None = Field(None, description="Folder in which named sets are looked for; else LIMBECK_DATA.")
+
+
+class Statistics(Section):
+    """Mean and standard deviation by channel, of pixels from 0 to 1."""
+
+    mean: list[float] = Field(examples=[[0.5]])
+    std: list[float] = Field(examples=[[0.5]])
+
+
+class Network(Section):
+    """What a network is and how it wants its pixels."""
+
+    model: str = Field(
+        examples=["cnn-tiny"],
+        description='A built-in network by name, "timm:NAME", "torchvision:NAME", "hf:NAME or folder", '
+        '"module:function", or the student/ folder of a run.',
+    )
+    weights: str | None = Field(
+        None, description="A .safetensors or weights-only .pt file, or a student/ folder; none: random, or the folder's."
+    )
+    normalize: str | Statistics | None = Field(
+        None, description='Statistics of this network\'s pixels: a name ("imagenet"), a table, or the model\'s own.'
+    )
+    size: Count | None = Field(None, description="Side in pixels that this network wants; none: that of the data.")
+    channels: Literal[1, 3] | None = Field(None, description="1 grey, 3 colour; none: that of the data.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Arguments of the model's constructor.")
+
+
+class TeacherNetwork(Network):
+    """`[teacher]`, or one of `[[teachers]]`."""
+
+    weights: str = Field(
+        "train", description='"train": trained first by [teacher.train]; else a file with its weights, or a folder.'
+    )
+    train: Training = Field(
+        default_factory=Training, description="Keys of [train] that are different for the teacher."
+    )
+
+
+class StudentNetwork(Network):
+    """`[student]`, or one of `[[students]]`."""
+
+
+class TapNames(Section):
+    """Layers to read, by path; not given: proposed from a dry batch and shown in the plan."""
+
+    student: list[str] = Field(default_factory=list)
+    teacher: list[str] = Field(default_factory=list)
+
+
+class MethodChoice(BaseModel):
+    """`[method]`: a method by name, and its hyper-parameters under their own names."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    name: str = Field("kd", description='A slug of `limbeck methods`, or "module:Class" of your own.')
+    taps: TapNames | None = None
+
+    @property
+    def hyperparameters(self) -> Mapping[str, Any]:
+        """What was given beside name and taps."""
+        return self.model_extra or {}
+
+
+class Cache(Section):
+    """`[cache]`: the teacher's outputs on disk."""
+
+    mode: Literal["off", "auto", "require"] = Field("auto", description="off: the teacher runs live.")
+
+
+class Machine(Section):
+    """`[machine]`: speed and memory; outside the fingerprint of a recipe."""
+
+    device: str = Field("auto", description='"cpu", "cuda", "cuda:1", "mps".')
+    threads: Count | Auto = Field("auto", description="Processor threads of one operation.")
+    workers: Annotated[int, Field(ge=0)] | Auto = Field("auto", description="Processes that read samples.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Of the training's products.")
+    micro_batch: Count | Auto = Field("auto", description="Samples at once; the effective batch stays.")
+
+
+class Log(Section):
+    """`[log]`: trackers by name, beside the files that every run writes."""
+
+    to: list[str] = Field(default_factory=list)
+
+
+class Export(Section):
+    """`[export]`: files for the device, written at the end."""
+
+    to: list[Literal["onnx"]] = Field(default_factory=lambda: ["onnx"])

@@ -1,0 +1,247 @@
+"""A whole run as typed data: the recipe, the same in TOML and in Python.
+
+Strict: a key that does not exist is refused at every depth, with the nearest name; a value of the
+wrong type is refused with its place and the fix. Nothing here imports torch; what only torch can
+tell (arguments of an optimizer, of a method's constructor) `limbeck.run` checks before it reads data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+
+from limbeck import _overrides, _problems, _toml
+from limbeck._sections import Cache, Data, Export, Log, Machine, MethodChoice, StudentNetwork, TeacherNetwork
+from limbeck.engine.settings import Training
+from limbeck.errors import RequestError, nearest
+
+Where = Callable[[_toml.Path, bool], str]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+#: Outside the fingerprint: they change speed, names and files, not what is computed.
+_NOT_COMPUTED = {"name", "machine", "log", "export"}
+SCHEMA_LINE = "#:schema limbeck.schema.json"
+
+
+class Recipe(BaseModel):
+    """A whole run: data, networks, method, training.
+
+    `Recipe.load` reads one from a file or by name; the constructor takes the tables as mappings.
+
+    Raises:
+        RequestError: an unknown key, a value of the wrong type, or two keys that exclude each other.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    name: str = Field(examples=["quickstart"], description="Of the run; its folder is runs/NAME.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Of every draw: weights, order, augmentation.")
+    data: Data
+    teacher: TeacherNetwork | None = None
+    teachers: list[TeacherNetwork] = Field(default_factory=list, description="Several, instead of [teacher].")
+    student: StudentNetwork | None = None
+    students: list[StudentNetwork] = Field(default_factory=list, description="Several, instead of [student].")
+    method: MethodChoice = MethodChoice()
+    train: Training = Training()
+    cache: Cache = Cache()
+    machine: Machine = Machine()
+    log: Log = Log()
+    export: Export = Export()
+
+    _document: _toml.Document | None = PrivateAttr(None)
+    _changes: Sequence[_overrides.Change] = PrivateAttr(())
+
+    def __init__(self, /, **data: Any) -> None:
+        self._fill(data, lambda path, value: "")
+
+    def _fill(self, data: Mapping[str, Any], where: Where) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            raise _problems.explain(error, Recipe, data, where) from None
+        _check_together(self, where)
+
+    @classmethod
+    def load(cls, source: str | Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Self:
+        """Reads a recipe.
+
+        Args:
+            source: a TOML file, or the name of a recipe in the package (`limbeck recipes`).
+            overrides: lines `a.b=VALUE` as after `--set`, or values by dotted key.
+        """
+        name, text = _find(source)
+        return cls.parse(text, name, overrides)
+
+    @classmethod
+    def parse(cls, text: str, name: str, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Self:
+        """Reads a recipe from a TOML text that messages call `name`."""
+        document = _toml.parse(text, name)
+        changes = _overrides.read(overrides, cls)
+        recipe = cls.__new__(cls)
+        where = _places(document, changes)
+        recipe._fill(_overrides.apply(document.data, changes, cls), where)
+        recipe._document, recipe._changes = document, changes
+        return recipe
+
+    def where(self, *path: str | int, value: bool = False) -> str | None:
+        """`file:line:column` of a key, or the `--set` that gave it; None for a recipe made in Python."""
+        if self._document is None:
+            return None
+        return _places(self._document, self._changes)(path, value)
+
+    def given(self) -> dict[str, Any]:
+        """What was written, without defaults, as nested tables."""
+        return self.model_dump(exclude_unset=True)
+
+    def to_toml(self, *, defaults: bool = False) -> str:
+        """The recipe as TOML: what was written, or with every default. It reads back to an equal recipe."""
+        return _toml.dumps(self.model_dump() if defaults else self.given())
+
+    def source_text(self) -> str:
+        """The text as it was given, with the lines of `--set` in their places; comments are kept."""
+        if self._document is None:
+            return self.to_toml()
+        changes = [(change.path, change.value) for change in self._changes]
+        return _toml.edit(self._document, changes, "--set").text
+
+    def training_of(self, teacher: TeacherNetwork) -> Training:
+        """How a teacher is trained: [train], with the keys of its own table over it."""
+        own = teacher.train.model_dump(exclude_unset=True)
+        return Training(**{**self.train.model_dump(exclude_unset=True), **own})
+
+    def all_teachers(self) -> list[TeacherNetwork]:
+        """The teachers, however they were written."""
+        return [self.teacher] if self.teacher else list(self.teachers)
+
+    def all_students(self) -> list[StudentNetwork]:
+        """The students, however they were written."""
+        return [self.student] if self.student else list(self.students)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all that can change a result; [machine], [log] and [export] are left out."""
+        kept = {key: value for key, value in self.model_dump().items() if key not in _NOT_COMPUTED}
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Recipe) and self.model_dump() == other.model_dump()
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _places(document: _toml.Document, changes: Sequence[_overrides.Change]) -> Where:
+    def where(path: _toml.Path, value: bool) -> str:
+        for change in reversed(changes):
+            if path[: len(change.path)] == change.path:
+                return change.where
+        return document.where(path, value=value)
+
+    return where
+
+
+def _check_together(recipe: Recipe, where: Where) -> None:
+    """What no single key can tell."""
+    if not _NAME.fullmatch(recipe.name):
+        raise RequestError(
+            f"name {recipe.name!r} cannot be a folder's name: letters, digits, dot, dash and underscore can",
+            where=where(("name",), True),
+            fix=f'name = "{re.sub("[^A-Za-z0-9._-]+", "-", recipe.name).strip("-.") or "my-run"}"',
+        )
+    for one, many in (("teacher", "teachers"), ("student", "students")):
+        if getattr(recipe, one) is not None and getattr(recipe, many):
+            raise RequestError(
+                f"both [{one}] and [[{many}]] are given",
+                where=where((many,), False),
+                fix=f"one [{one}], or all of them as [[{many}]]",
+            )
+    if not recipe.all_students():
+        raise RequestError(
+            "there is no student", where=where((), False), fix='[student] with a line model = "cnn-tiny"'
+        )
+    if recipe.cache.mode == "require":
+        raise RequestError(
+            'cache.mode is "require", and cached teacher outputs are not built yet',
+            where=where(("cache", "mode"), True),
+            fix='mode = "auto": the teacher runs live',
+        )
+
+
+def _find(source: str | Path) -> tuple[str, str]:
+    """Name for messages, and text, of a file or of a recipe of the package."""
+    path = Path(source)
+    named = isinstance(source, str) and len(path.parts) == 1 and path.suffix != ".toml"
+    if named and source in recipe_names():
+        return f"{source}.toml", recipe_text(str(source))
+    try:
+        return str(source), path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise _not_found(str(source), path) from None
+    except IsADirectoryError:
+        raise RequestError(
+            f"{source} is a folder without resolved.toml, so it is no run",
+            fix=f"limbeck distill {path / 'recipe.toml'}",
+        ) from None
+    except UnicodeDecodeError as error:
+        raise RequestError(
+            "a recipe is text in UTF-8, and this file is not", where=f"{source}: byte {error.start}", fix="save it as UTF-8"
+        ) from None
+    except OSError as error:
+        raise RequestError(f"{source} cannot be read: {error.strerror}", fix="check the path and its rights") from None
+
+
+def _not_found(source: str, path: Path) -> RequestError:
+    beside = [str(path.parent / other.name) for other in sorted(path.parent.glob("*.toml"))]
+    near = nearest(source, [*recipe_names(), *beside])
+    return RequestError(
+        f"there is no recipe {source}: neither a file nor a name of the package",
+        near=near[1:],
+        fix=near[0] if near else "limbeck recipes lists the names",
+    )
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes inside the package."""
+    names = (entry.name for entry in resources.files("limbeck").joinpath("recipes").iterdir())
+    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
+
+
+def recipe_text(name: str) -> str:
+    """The TOML text of a recipe inside the package, its first line naming the schema.
+
+    Raises:
+        RequestError: there is none of this name.
+    """
+    if name not in recipe_names():
+        near = nearest(name, recipe_names())
+        raise RequestError(
+            f"there is no recipe {name!r} in the package", near=near[1:], fix=near[0] if near else "limbeck recipes"
+        )
+    text = resources.files("limbeck").joinpath("recipes", f"{name}.toml").read_text("utf-8")
+    return f"{SCHEMA_LINE}\n{text}"
+
+
+def recipe_keys() -> dict[str, str]:
+    """Every dotted key that `--set` accepts beside a method's own, with its meaning."""
+    return dict(_keys(Recipe, ""))
+
+
+def _keys(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:
+    for name, field in model.model_fields.items():
+        tables = [part for part in _problems.members(field.annotation) if isinstance(part, type)]
+        tables = [part for part in tables if issubclass(part, BaseModel)]
+        for table in tables:
+            yield from _keys(table, f"{prefix}{name}.")
+        if not tables and name not in ("teachers", "students"):
+            yield f"{prefix}{name}", field.description or ""
+
+
+def recipe_schema() -> dict[str, Any]:
+    """The JSON schema of a recipe, for editors."""
+    schema = Recipe.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "limbeck recipe"}
