@@ -1,0 +1,54 @@
+"""Loss functions: pure, tensors in and tensors out. Shapes, equations and sources are in each docstring."""
+
+from __future__ import annotations
+
+from limbeck.losses.boxes import dense_divergence
+from limbeck.losses.features import feature_error
+from limbeck.losses.reductions import (
+    check_same_shape,
+    check_temperature,
+    reduce_samples,
+    reduce_tokens,
+    reduce_weighted,
+    widen,
+)
+from limbeck.losses.soft import (
+    bernoulli_divergence,
+    check_mixture,
+    decoupled_terms,
+    js_divergence,
+    kl_divergence,
+    log_probabilities,
+    mix_logits,
+    softened_divergence,
+    standardize,
+)
+from limbeck.losses.sparse import TopK, sparse_decoupled_terms, sparse_divergence, top_k
+from limbeck.losses.values import bounded_error, smooth_absolute_error, squared_error
+
+__all__ = [
+    "TopK",
+    "bernoulli_divergence",
+    "bounded_error",
+    "check_mixture",
+    "check_same_shape",
+    "check_temperature",
+    "decoupled_terms",
+    "dense_divergence",
+    "feature_error",
+    "js_divergence",
+    "kl_divergence",
+    "log_probabilities",
+    "mix_logits",
+    "reduce_samples",
+    "reduce_tokens",
+    "reduce_weighted",
+    "smooth_absolute_error",
+    "softened_divergence",
+    "sparse_decoupled_terms",
+    "sparse_divergence",
+    "squared_error",
+    "standardize",
+    "top_k",
+    "widen",
+]
