@@ -1,0 +1,1 @@
+"""Tests: they mirror the package, `golden/` and `reports/` beside it."""
