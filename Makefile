@@ -47,5 +47,17 @@ format: setup  ## bring files into the common format
 types: setup  ## strict types
 	$(BIN)/mypy
 
+docs: setup  ## write the generated pages
+	$(BIN)/python -m tools.docs
+
+docs-check: setup  ## say which generated pages are stale
+	$(BIN)/python -m tools.docs --check
+
+examples: setup  ## run examples/ and every block in README and docs/
+	$(BIN)/python -m tools.readme
+
+bench: setup  ## the benchmarks; takes long, continues where it stopped
+	$(BIN)/python benchmarks/quality/run.py
+
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist

@@ -1,7 +1,7 @@
 """Write the generated parts of the documentation, or say which of them are stale.
 
-    python tools/docs.py            # write
-    python tools/docs.py --check    # exit code 1 if something would change
+    python -m tools.docs            # write
+    python -m tools.docs --check    # exit code 1 if something would change
 
 Generated are, from the cards of the methods, the recipe's types, the command line and the docstrings:
 limbeck/methods/index.json, docs/methods/, docs/reference/, and the table between the markers in README.md.

@@ -1,7 +1,7 @@
 """Run the examples in Markdown files, so that what is printed there works.
 
-    python tools/readme.py                      # README.md, docs/**/*.md, examples/*.py
-    python tools/readme.py docs/start.md        # these only
+    python -m tools.readme                      # README.md, docs/**/*.md, examples/*.py
+    python -m tools.readme docs/start.md        # these only
 
 Every file is run in an empty folder of its own, its blocks from top to bottom:
 
