@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from limbeck.losses.boxes import dense_divergence
-from limbeck.losses.features import feature_error
-from limbeck.losses.reductions import (
+from limbeck.losses.checks import (
+    check_finite,
+    check_labels,
     check_same_shape,
     check_temperature,
-    reduce_samples,
-    reduce_tokens,
-    reduce_weighted,
-    widen,
+    warn_of_constant_rows,
+    warn_of_probabilities,
 )
+from limbeck.losses.features import feature_error
+from limbeck.losses.reductions import reduce_samples, reduce_tokens, reduce_weighted, widen
 from limbeck.losses.soft import (
     bernoulli_divergence,
     check_mixture,
@@ -30,6 +31,8 @@ __all__ = [
     "TopK",
     "bernoulli_divergence",
     "bounded_error",
+    "check_finite",
+    "check_labels",
     "check_mixture",
     "check_same_shape",
     "check_temperature",
@@ -50,5 +53,7 @@ __all__ = [
     "squared_error",
     "standardize",
     "top_k",
+    "warn_of_constant_rows",
+    "warn_of_probabilities",
     "widen",
 ]

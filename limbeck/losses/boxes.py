@@ -7,7 +7,8 @@ from typing import Literal
 from torch import Tensor
 
 from limbeck.errors import RequestError
-from limbeck.losses.reductions import check_same_shape, reduce_weighted
+from limbeck.losses.checks import check_same_shape
+from limbeck.losses.reductions import reduce_weighted
 from limbeck.losses.soft import bernoulli_divergence, softened_divergence
 
 Activation = Literal["softmax", "sigmoid"]

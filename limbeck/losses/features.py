@@ -7,7 +7,8 @@ from typing import Literal
 from torch import Tensor
 
 from limbeck.errors import RequestError
-from limbeck.losses.reductions import Count, check_same_shape, reduce_samples, widen
+from limbeck.losses.checks import check_same_shape
+from limbeck.losses.reductions import Count, reduce_samples, widen
 
 
 def feature_error(

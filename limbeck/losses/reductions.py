@@ -1,4 +1,4 @@
-"""Reductions of per-sample and per-position values, and the checks that every loss shares."""
+"""Reductions of values by sample and by position, exact over micro-batches and processes."""
 
 from __future__ import annotations
 
@@ -95,18 +95,3 @@ def reduce_weighted(values: Tensor, weight: Tensor) -> Tensor:
 def _divisor(count: float | Tensor) -> float | Tensor:
     """A count to divide by; nothing counted means a sum of 0, and so a mean of 0."""
     return torch.where(count > 0, count, 1) if isinstance(count, Tensor) else count or 1
-
-
-def check_temperature(temperature: float) -> None:
-    """Refuses a temperature that is not above 0."""
-    if not temperature > 0:
-        raise RequestError(f"temperature {temperature}; needed a number above 0", fix="temperature = 4.0")
-
-
-def check_same_shape(student: Tensor, teacher: Tensor, what: str = "logits") -> None:
-    """Refuses student and teacher values of different shapes; the message shows both."""
-    if student.shape != teacher.shape:
-        raise RequestError(
-            f"student {what} {tuple(student.shape)} and teacher {what} {tuple(teacher.shape)}; "
-            "both must have one shape"
-        )

@@ -14,14 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from limbeck.errors import RequestError
-from limbeck.losses.reductions import (
-    Count,
-    Reduction,
-    check_same_shape,
-    check_temperature,
-    reduce_samples,
-    widen,
-)
+from limbeck.losses.checks import check_same_shape, check_temperature
+from limbeck.losses.reductions import Count, Reduction, reduce_samples, widen
 
 Mixing = Literal["arithmetic", "geometric"]
 

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from limbeck.errors import RequestError
-from limbeck.losses.reductions import Count, Reduction, check_temperature, reduce_samples, widen
+from limbeck.losses.checks import check_temperature
+from limbeck.losses.reductions import Count, Reduction, reduce_samples, widen
 from limbeck.losses.soft import decoupled_terms, kl_divergence, log_probabilities, standardize
 
 Rest = Literal["bucket", "uniform", "renormalize"]

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from limbeck.errors import RequestError
-from limbeck.losses.reductions import Count, Reduction, check_same_shape, reduce_samples, widen
+from limbeck.losses.checks import check_same_shape
+from limbeck.losses.reductions import Count, Reduction, reduce_samples, widen
 
 
 def squared_error(
