@@ -11,23 +11,31 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
-from limbeck import _overrides, _problems, _toml
-from limbeck._sections import Cache, Data, Export, Log, Machine, MethodChoice, StudentNetwork, TeacherNetwork
+from limbeck._recipe import overrides, problems, toml
+from limbeck._recipe.sections import (
+    Cache,
+    Data,
+    Export,
+    Log,
+    Machine,
+    MethodChoice,
+    StudentNetwork,
+    TeacherNetwork,
+)
+from limbeck._recipe.shelf import recipe_names, recipe_text
 from limbeck.engine.settings import Training
 from limbeck.errors import RequestError, nearest
 
-Where = Callable[[_toml.Path, bool], str]
+Where = Callable[[toml.Path, bool], str]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 #: Outside the fingerprint: they change speed, names and files, not what is computed.
 _NOT_COMPUTED = {"name", "machine", "log", "export"}
-SCHEMA_LINE = "#:schema limbeck.schema.json"
 
 
 class Recipe(BaseModel):
@@ -42,7 +50,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     name: str = Field(examples=["quickstart"], description="Of the run; its folder is runs/NAME.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Of every draw: weights, order, augmentation.")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Of every draw: weights, order, augmentation.")
     data: Data
     teacher: TeacherNetwork | None = None
     teachers: list[TeacherNetwork] = Field(default_factory=list, description="Several, instead of [teacher].")
@@ -55,8 +63,8 @@ class Recipe(BaseModel):
     log: Log = Log()
     export: Export = Export()
 
-    _document: _toml.Document | None = PrivateAttr(None)
-    _changes: Sequence[_overrides.Change] = PrivateAttr(())
+    _document: toml.Document | None = PrivateAttr(None)
+    _changes: Sequence[overrides.Change] = PrivateAttr(())
 
     def __init__(self, /, **data: Any) -> None:
         self._fill(data, lambda path, value: "")
@@ -65,7 +73,7 @@ class Recipe(BaseModel):
         try:
             super().__init__(**data)
         except ValidationError as error:
-            raise _problems.explain(error, Recipe, data, where) from None
+            raise problems.explain(error, Recipe, data, where) from None
         _check_together(self, where)
 
     @classmethod
@@ -82,11 +90,11 @@ class Recipe(BaseModel):
     @classmethod
     def parse(cls, text: str, name: str, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Self:
         """Reads a recipe from a TOML text that messages call `name`."""
-        document = _toml.parse(text, name)
-        changes = _overrides.read(overrides, cls)
+        document = toml.parse(text, name)
+        changes = overrides.read(overrides, cls)
         recipe = cls.__new__(cls)
         where = _places(document, changes)
-        recipe._fill(_overrides.apply(document.data, changes, cls), where)
+        recipe._fill(overrides.apply(document.data, changes, cls), where)
         recipe._document, recipe._changes = document, changes
         return recipe
 
@@ -102,14 +110,14 @@ class Recipe(BaseModel):
 
     def to_toml(self, *, defaults: bool = False) -> str:
         """The recipe as TOML: what was written, or with every default. It reads back to an equal recipe."""
-        return _toml.dumps(self.model_dump() if defaults else self.given())
+        return toml.dumps(self.model_dump() if defaults else self.given())
 
     def source_text(self) -> str:
         """The text as it was given, with the lines of `--set` in their places; comments are kept."""
         if self._document is None:
             return self.to_toml()
         changes = [(change.path, change.value) for change in self._changes]
-        return _toml.edit(self._document, changes, "--set").text
+        return toml.edit(self._document, changes, "--set").text
 
     def training_of(self, teacher: TeacherNetwork) -> Training:
         """How a teacher is trained: [train], with the keys of its own table over it."""
@@ -135,8 +143,8 @@ class Recipe(BaseModel):
     __hash__ = None  # type: ignore[assignment]
 
 
-def _places(document: _toml.Document, changes: Sequence[_overrides.Change]) -> Where:
-    def where(path: _toml.Path, value: bool) -> str:
+def _places(document: toml.Document, changes: Sequence[overrides.Change]) -> Where:
+    def where(path: toml.Path, value: bool) -> str:
         for change in reversed(changes):
             if path[: len(change.path)] == change.path:
                 return change.where
@@ -189,10 +197,14 @@ def _find(source: str | Path) -> tuple[str, str]:
         ) from None
     except UnicodeDecodeError as error:
         raise RequestError(
-            "a recipe is text in UTF-8, and this file is not", where=f"{source}: byte {error.start}", fix="save it as UTF-8"
+            "a recipe is text in UTF-8, and this file is not",
+            where=f"{source}: byte {error.start}",
+            fix="save it as UTF-8",
         ) from None
     except OSError as error:
-        raise RequestError(f"{source} cannot be read: {error.strerror}", fix="check the path and its rights") from None
+        raise RequestError(
+            f"{source} cannot be read: {error.strerror}", fix="check the path and its rights"
+        ) from None
 
 
 def _not_found(source: str, path: Path) -> RequestError:
@@ -205,27 +217,6 @@ def _not_found(source: str, path: Path) -> RequestError:
     )
 
 
-def recipe_names() -> list[str]:
-    """Names of the recipes inside the package."""
-    names = (entry.name for entry in resources.files("limbeck").joinpath("recipes").iterdir())
-    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
-
-
-def recipe_text(name: str) -> str:
-    """The TOML text of a recipe inside the package, its first line naming the schema.
-
-    Raises:
-        RequestError: there is none of this name.
-    """
-    if name not in recipe_names():
-        near = nearest(name, recipe_names())
-        raise RequestError(
-            f"there is no recipe {name!r} in the package", near=near[1:], fix=near[0] if near else "limbeck recipes"
-        )
-    text = resources.files("limbeck").joinpath("recipes", f"{name}.toml").read_text("utf-8")
-    return f"{SCHEMA_LINE}\n{text}"
-
-
 def recipe_keys() -> dict[str, str]:
     """Every dotted key that `--set` accepts beside a method's own, with its meaning."""
     return dict(_keys(Recipe, ""))
@@ -233,7 +224,7 @@ def recipe_keys() -> dict[str, str]:
 
 def _keys(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:
     for name, field in model.model_fields.items():
-        tables = [part for part in _problems.members(field.annotation) if isinstance(part, type)]
+        tables = [part for part in problems.members(field.annotation) if isinstance(part, type)]
         tables = [part for part in tables if issubclass(part, BaseModel)]
         for table in tables:
             yield from _keys(table, f"{prefix}{name}.")

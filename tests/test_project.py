@@ -35,9 +35,11 @@ ROWS = (
     ("data", "models"),
     ("engine",),
     ("contract", "export", "integrations", "measure"),
-    ("_overrides", "_problems", "_sections", "_toml", "recipe", "recipes"),
-    ("_console", "_listings", "_screen", "_tables", "run"),
-    ("_completion", "cli"),
+    ("_recipe",),
+    ("recipe", "recipes"),
+    ("_run",),
+    ("run",),
+    ("cli",),
     ("__main__",),
 )
 ROW = {part: number for number, row in enumerate(ROWS) for part in row}

@@ -34,7 +34,7 @@ _SYNTAX = (
     ("Unclosed array", "a list without its closing bracket", "close it: ]"),
     ("Unclosed inline table", "a table without its closing brace", "close it: }"),
     ("Unterminated string", "text without its closing quote", 'close it: "'),
-    ("Expected \"'\"", "text without its closing quote", "close it: '"),
+    ('Expected "\'"', "text without its closing quote", "close it: '"),
     ("Illegal character", "text without its closing quote on the same line", 'close it: "'),
     ("Unescaped '\\'", "a backslash in text", "use single quotes: 'C:\\data'"),
     ("Invalid hex value", "a backslash in text", "use single quotes: 'C:\\data'"),
@@ -59,7 +59,7 @@ class Document:
 
     Args:
         name: how messages call it, as a path.
-        text: the text, lines ended by `\\n`.
+        text: the text, its lines ended by a line feed alone.
         data: what `tomllib` reads from it.
         spots: by path; list items by their number, tables by their (first) header.
     """

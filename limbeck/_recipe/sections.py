@@ -24,10 +24,12 @@ class Data(Section):
 
     source: str = Field(
         examples=["fashion-small"],
-        description='A set by name ("fashion-small", "fashion-mnist", "cifar10", "cifar100"), or "imagefolder:PATH", '
-        '"parquet:PATH", "csv:PATH", "hf:NAME or folder", "module:function".',
+        description='A set by name ("fashion-small", "fashion-mnist", "cifar10", "cifar100"), or '
+        '"imagefolder:PATH", "parquet:PATH", "csv:PATH", "hf:NAME or folder", "module:function".',
     )
-    root: str | None = Field(None, description="Folder in which named sets are looked for; else LIMBECK_DATA.")
+    root: str | None = Field(
+        default=None, description="Folder in which named sets are looked for; else LIMBECK_DATA."
+    )
 
 
 class Statistics(Section):
@@ -46,13 +48,19 @@ class Network(Section):
         '"module:function", or the student/ folder of a run.',
     )
     weights: str | None = Field(
-        None, description="A .safetensors or weights-only .pt file, or a student/ folder; none: random, or the folder's."
+        default=None,
+        description="A .safetensors or weights-only .pt file, or a student/ folder; else random.",
     )
     normalize: str | Statistics | None = Field(
-        None, description='Statistics of this network\'s pixels: a name ("imagenet"), a table, or the model\'s own.'
+        default=None,
+        description='Statistics of the pixels: a name ("imagenet"), a table, or the model\'s own.',
     )
-    size: Count | None = Field(None, description="Side in pixels that this network wants; none: that of the data.")
-    channels: Literal[1, 3] | None = Field(None, description="1 grey, 3 colour; none: that of the data.")
+    size: Count | None = Field(
+        default=None, description="Side in pixels that this network wants; none: that of the data."
+    )
+    channels: Literal[1, 3] | None = Field(
+        default=None, description="1 grey, 3 colour; none: that of the data."
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="Arguments of the model's constructor.")
 
 
@@ -60,7 +68,8 @@ class TeacherNetwork(Network):
     """`[teacher]`, or one of `[[teachers]]`."""
 
     weights: str = Field(
-        "train", description='"train": trained first by [teacher.train]; else a file with its weights, or a folder.'
+        default="train",
+        description='"train": trained first by [teacher.train]; else a file with its weights, or a folder.',
     )
     train: Training = Field(
         default_factory=Training, description="Keys of [train] that are different for the teacher."
@@ -83,7 +92,7 @@ class MethodChoice(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
-    name: str = Field("kd", description='A slug of `limbeck methods`, or "module:Class" of your own.')
+    name: str = Field(default="kd", description='A slug of `limbeck methods`, or "module:Class" of your own.')
     taps: TapNames | None = None
 
     @property
@@ -95,17 +104,23 @@ class MethodChoice(BaseModel):
 class Cache(Section):
     """`[cache]`: the teacher's outputs on disk."""
 
-    mode: Literal["off", "auto", "require"] = Field("auto", description="off: the teacher runs live.")
+    mode: Literal["off", "auto", "require"] = Field(default="auto", description="off: the teacher runs live.")
 
 
 class Machine(Section):
     """`[machine]`: speed and memory; outside the fingerprint of a recipe."""
 
-    device: str = Field("auto", description='"cpu", "cuda", "cuda:1", "mps".')
-    threads: Count | Auto = Field("auto", description="Processor threads of one operation.")
-    workers: Annotated[int, Field(ge=0)] | Auto = Field("auto", description="Processes that read samples.")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="Of the training's products.")
-    micro_batch: Count | Auto = Field("auto", description="Samples at once; the effective batch stays.")
+    device: str = Field(default="auto", description='"cpu", "cuda", "cuda:1", "mps".')
+    threads: Count | Auto = Field(default="auto", description="Processor threads of one operation.")
+    workers: Annotated[int, Field(ge=0)] | Auto = Field(
+        default="auto", description="Processes that read samples."
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto", description="Of the training's products."
+    )
+    micro_batch: Count | Auto = Field(
+        default="auto", description="Samples at once; the effective batch stays."
+    )
 
 
 class Log(Section):
@@ -117,4 +132,4 @@ class Log(Section):
 class Export(Section):
     """`[export]`: files for the device, written at the end."""
 
-    to: list[Literal["onnx"]] = Field(default_factory=lambda: ["onnx"])
+    to: list[Literal["onnx"]] = Field(default=["onnx"])

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from limbeck import _problems, _toml
+from limbeck._recipe import problems, toml
 from limbeck.errors import RequestError
 
 
@@ -17,7 +17,7 @@ from limbeck.errors import RequestError
 class Change:
     """A key, its new value, and how a message points at it."""
 
-    path: _toml.Path
+    path: toml.Path
     value: Any
     where: str
 
@@ -40,17 +40,21 @@ def _line(text: str, model: type[BaseModel]) -> Change:
     if not equals or not key.strip():
         raise RequestError("--set needs a key and a value", where=where, fix="--set train.epochs=20")
     if not written.strip():
-        raise RequestError(f"--set {key} has no value", where=where, fix=f'--set {key}=VALUE, or {key}=\'""\' for empty text')
+        raise RequestError(
+            f"--set {key} has no value", where=where, fix=f"--set {key}=VALUE, or {key}='\"\"' for empty text"
+        )
     path = _path(key, where)
-    return Change(path, _typed(written, _problems.annotation_at(model, path)), where)
+    return Change(path, _typed(written, problems.annotation_at(model, path)), where)
 
 
-def _path(key: str, where: str) -> _toml.Path:
+def _path(key: str, where: str) -> toml.Path:
     """Names of a dotted key; a number is a place in a list, from 0."""
     try:
         data: Any = tomllib.loads(f"{key} = 0")
     except tomllib.TOMLDecodeError as error:
-        raise RequestError(f"{key!r} is not a dotted key", where=where, fix="--set train.epochs=20") from error
+        raise RequestError(
+            f"{key!r} is not a dotted key", where=where, fix="--set train.epochs=20"
+        ) from error
     names: list[str | int] = []
     while isinstance(data, dict):
         ((name, data),) = data.items()
@@ -84,19 +88,21 @@ def apply(data: Mapping[str, Any], changes: Sequence[Change], model: type[BaseMo
     result = dict(data)
     for change in changes:
         _check(result, change, model)
-        result = _toml.assign(result, change.path, change.value)
+        result = toml.assign(result, change.path, change.value)
     return result
 
 
 def _check(data: Mapping[str, Any], change: Change, model: type[BaseModel]) -> None:
     for depth in range(1, len(change.path) + 1):
         part, above = change.path[depth - 1], change.path[: depth - 1]
-        table = _problems.value_at(data, above)
+        table = problems.value_at(data, above)
         if isinstance(part, int) and part >= (length := len(table) if isinstance(table, list) else 0):
             raise RequestError(
-                f"{_problems.dotted(above)} has {length} items, so there is no number {part}",
+                f"{problems.dotted(above)} has {length} items, so there is no number {part}",
                 where=change.where,
-                fix=f"a number from 0 to {length - 1}" if length else f"give the whole list: --set {above[-1]}=[...]",
+                fix=f"a number from 0 to {length - 1}"
+                if length
+                else f"give the whole list: --set {above[-1]}=[...]",
             )
-        if _problems.annotation_at(model, change.path[:depth]) is None:
-            raise _problems.unknown_key(change.path[:depth], _problems.keys_at(model, above), change.where)
+        if problems.annotation_at(model, change.path[:depth]) is None:
+            raise problems.unknown_key(change.path[:depth], problems.keys_at(model, above), change.where)

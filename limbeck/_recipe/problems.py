@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from limbeck._toml import Path, dump_value
+from limbeck._recipe.toml import Path, dump_value
 from limbeck.errors import RequestError, nearest
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -26,7 +26,10 @@ def dotted(path: Path) -> str:
 
 
 def explain(
-    error: ValidationError, model: type[BaseModel], data: Mapping[str, Any], where: Callable[[Path, bool], str]
+    error: ValidationError,
+    model: type[BaseModel],
+    data: Mapping[str, Any],
+    where: Callable[[Path, bool], str],
 ) -> RequestError:
     """The first problem of a failed validation as a message with place and fix.
 
@@ -55,10 +58,17 @@ def _missing(path: Path, model: type[BaseModel], where: str) -> RequestError:
     annotation = annotation_at(model, path)
     for table in members(annotation):
         if isinstance(table, type) and issubclass(table, BaseModel):
-            line = next((_example(model, (*path, key)) for key, f in table.model_fields.items() if f.is_required()), "")
-            return RequestError(f"there is no table [{dotted(path)}]", where=where, fix=f"[{dotted(path)}] with {line}")
+            line = next(
+                (_example(model, (*path, key)) for key, f in table.model_fields.items() if f.is_required()),
+                "",
+            )
+            return RequestError(
+                f"there is no table [{dotted(path)}]", where=where, fix=f"[{dotted(path)}] with {line}"
+            )
     needed = describe(annotation)
-    return RequestError(f"{dotted(path)} is missing: it needs {needed}", where=where, fix=_example(model, path))
+    return RequestError(
+        f"{dotted(path)} is missing: it needs {needed}", where=where, fix=_example(model, path)
+    )
 
 
 def unknown_key(path: Path, known: Sequence[str], where: str) -> RequestError:
@@ -104,7 +114,9 @@ def _wrong_value(
     for name, words in _LIMITS.items():
         if name in limits:
             needed = f"{words} {limits[name]} is needed"
-            return RequestError(f"{dotted(path)} is {shown(value)}: {needed}", where=where, fix=_example(model, path))
+            return RequestError(
+                f"{dotted(path)} is {shown(value)}: {needed}", where=where, fix=_example(model, path)
+            )
     fix = _example(model, path)
     if isinstance(value, str):
         near = nearest(value, choices(annotation))
@@ -112,7 +124,9 @@ def _wrong_value(
             fix = dump_value(near[0])
         elif _number(value) is not None and ("number" in describe(annotation)):
             fix = f"{path[-1]} = {value}, without quotes"
-    return RequestError(f"{dotted(path)} needs {describe(annotation)}, not {shown(value)}", where=where, fix=fix)
+    return RequestError(
+        f"{dotted(path)} needs {describe(annotation)}, not {shown(value)}", where=where, fix=fix
+    )
 
 
 def _number(text: str) -> float | None:
@@ -143,7 +157,7 @@ def value_at(data: Any, path: Path) -> Any:
 
 
 def annotation_at(model: type[BaseModel], path: Path) -> Any:
-    """The type that a path of a recipe must have; Any inside a free table, None where there is no such key."""
+    """The type a path of a recipe must have; Any inside a free table, None where there is no such key."""
     annotation: Any = model
     for part in path:
         annotation = _step(annotation, part)

@@ -1,0 +1,1 @@
+"""What a recipe is made of: TOML with places, tables, overrides, messages."""

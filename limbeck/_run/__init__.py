@@ -1,0 +1,1 @@
+"""What a run is made of: console, plan, phases, folder, closing table."""
