@@ -101,7 +101,8 @@ class Stage:
         share: its part of the epochs, relative to the other stages' (of a generator: of the whole).
         epochs: its number of epochs, in place of a share.
         data: "train" (every sample) or "labelled" (those with a target).
-        begin: called with the data on entry, and every `renew` epochs; returns the data to train on. Never on resume.
+        begin: called with the data on entry, and every `renew` epochs, never on resume; returns the data
+            to train on.
         own_batches: every update draws its own next batch; `whole_batches`: smaller ones are left out.
         scored: the validation score means something here; otherwise the stage is followed by its own loss.
     """
@@ -150,7 +151,7 @@ class Method(nn.Module, ABC):
         student: the network to train, a child module.
         teacher: a trained network, or a `Teacher`.
         task: how batches enter the networks; classification unless given.
-        taps: the layers to read, `{"student": [...], "teacher": [...]}`; proposed from `example` if not given.
+        taps: the layers to read, `{"student": [...], "teacher": [...]}`; proposed from `example` otherwise.
         example: one batch, which sizes adaptors and checks the taps; needed by methods that read layers.
     """
 
@@ -236,7 +237,16 @@ class Method(nn.Module, ABC):
 
     def stages(self) -> Iterable[Stage]:
         """The phases of training, in order: one that trains all the method's parameters unless overridden."""
-        return [Stage("train", [Update("student", {"student": [self.student] if self.student else [], "method": self._own()})])]
+        return [
+            Stage(
+                "train",
+                [
+                    Update(
+                        "student", {"student": [self.student] if self.student else [], "method": self._own()}
+                    )
+                ],
+            )
+        ]
 
     def _own(self) -> list[nn.Module | nn.Parameter]:
         """What the method holds besides the student: adaptors, heads, parameters of its own."""

@@ -59,7 +59,7 @@ class Task(ABC):
             return dict(zip(("inputs", "targets", "index"), batch, strict=False))
         if not isinstance(batch, Mapping):
             raise RequestError(
-                f"a batch of type {type(batch).__name__}; needed a tensor, a pair (inputs, targets) or a mapping"
+                f"a batch of type {type(batch).__name__}; needed a tensor, (inputs, targets) or a mapping"
             )
         if "inputs" in batch:
             return dict(batch)
@@ -72,7 +72,9 @@ class Task(ABC):
             if key in batch:
                 normal["targets"] = batch[key]
         if not inputs:
-            raise RequestError(f"a batch with the keys {sorted(batch)} has no inputs", fix='name them "inputs"')
+            raise RequestError(
+                f"a batch with the keys {sorted(batch)} has no inputs", fix='name them "inputs"'
+            )
         normal["inputs"] = inputs
         return normal
 
@@ -106,6 +108,10 @@ class Task(ABC):
     @abstractmethod
     def loss(self, output: Any, batch: Mapping[str, Any]) -> Tensor:
         """The supervised loss, a scalar: a sum over targets divided by their `denominator`."""
+
+    def labelled(self, targets: Any) -> Tensor:
+        """Which of N samples have a target, [N] bool; all of them unless the task can leave some out."""
+        return torch.ones(len(targets), dtype=torch.bool)
 
     @abstractmethod
     def counts(self, batch: Mapping[str, Any]) -> dict[str, float]:
@@ -146,7 +152,11 @@ def declared(model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 def as_model_type(model: nn.Module, inputs: Any) -> Any:
     """Floating inputs in the floating type of the model's first floating parameter."""
-    if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or torch.is_autocast_enabled(inputs.device.type):
+    if (
+        not isinstance(inputs, Tensor)
+        or not inputs.is_floating_point()
+        or torch.is_autocast_enabled(inputs.device.type)
+    ):
         return inputs
     for parameter in model.parameters():
         if parameter.is_floating_point():
@@ -178,6 +188,10 @@ class Classification(Task):
         self.classes = [str(i) for i in range(classes)] if isinstance(classes, int) else list(classes or [])
         self.num_classes = len(self.classes) or None
 
+    def labelled(self, targets: Tensor) -> Tensor:
+        """Those whose label is not negative."""
+        return targets >= 0
+
     def _labels(self, output: Tensor, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Targets and which samples are labelled; refuses shapes and labels that do not fit the output."""
         targets = _targets(batch)
@@ -186,7 +200,7 @@ class Classification(Task):
                 f"outputs {tuple(output.shape)} and targets {tuple(targets.shape)}; "
                 "classification needs outputs [B, K] and targets [B]"
             )
-        return targets, targets >= 0
+        return targets, self.labelled(targets)
 
     def loss(self, output: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """Cross-entropy, mean over the labelled samples; 0 with zero gradient when there is none."""
@@ -198,7 +212,10 @@ class Classification(Task):
         """`samples`: B; `targets`: the labelled ones."""
         targets = batch.get("targets")
         samples = float(num_samples(batch))
-        return {"samples": samples, "targets": 0.0 if targets is None else float((targets >= 0).sum())}
+        return {
+            "samples": samples,
+            "targets": 0.0 if targets is None else float(self.labelled(targets).sum()),
+        }
 
     def measure(self, output: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """`target` [B], `predicted` [B], `negative_log_likelihood` [B] (0 where unlabelled)."""
@@ -208,10 +225,12 @@ class Classification(Task):
 
     def score(self, statistics: Mapping[str, Tensor]) -> dict[str, float]:
         """`accuracy` (0..1) and mean `loss` over the labelled samples."""
-        labelled = statistics["target"] >= 0
+        labelled = self.labelled(statistics["target"])
         number = int(labelled.sum())
         if number == 0:
-            raise RequestError("no sample has a label, so there is no accuracy", fix="give labels to the split")
+            raise RequestError(
+                "no sample has a label, so there is no accuracy", fix="give labels to the split"
+            )
         right = (statistics["predicted"] == statistics["target"])[labelled].sum()
         loss = statistics["negative_log_likelihood"][labelled].double().mean()
         return {"accuracy": int(right) / number, "loss": float(loss)}
@@ -228,6 +247,10 @@ class MultiLabel(Task):
     score_name = "exact_match"
     name = "multi-label classification"
 
+    def labelled(self, targets: Tensor) -> Tensor:
+        """Those without a negative entry."""
+        return (targets >= 0).all(1)
+
     def __init__(self, classes: Sequence[str] | int | None = None) -> None:
         self.classes = [str(i) for i in range(classes)] if isinstance(classes, int) else list(classes or [])
         self.num_classes = len(self.classes) or None
@@ -235,7 +258,7 @@ class MultiLabel(Task):
     def loss(self, output: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """Binary cross-entropy, summed over labels, mean over the labelled samples ("batchmean")."""
         targets = _same_shape(output, _targets(batch))
-        labelled = (targets >= 0).all(1)
+        labelled = self.labelled(targets)
         each = F.binary_cross_entropy_with_logits(
             _wide(output), targets.clamp(min=0).to(_wide(output).dtype), reduction="none"
         ).sum(1)
@@ -244,7 +267,7 @@ class MultiLabel(Task):
     def counts(self, batch: Mapping[str, Any]) -> dict[str, float]:
         """`samples`: B; `targets`: the labelled ones."""
         targets = batch.get("targets")
-        number = 0.0 if targets is None else float((targets >= 0).all(1).sum())
+        number = 0.0 if targets is None else float(self.labelled(targets).sum())
         return {"samples": float(num_samples(batch)), "targets": number}
 
     def measure(self, output: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -253,7 +276,7 @@ class MultiLabel(Task):
 
     def score(self, statistics: Mapping[str, Tensor]) -> dict[str, float]:
         """`exact_match` (all labels of a sample right) and `label_accuracy`, both 0..1."""
-        labelled = (statistics["target"] >= 0).all(1)
+        labelled = self.labelled(statistics["target"])
         same = (statistics["predicted"] == statistics["target"])[labelled].double()
         if not len(same):
             raise RequestError("no sample has labels, so there is no score", fix="give labels to the split")
@@ -267,17 +290,21 @@ class Regression(Task):
     score_name = "r2"
     name = "regression"
 
+    def labelled(self, targets: Tensor) -> Tensor:
+        """Those without a NaN."""
+        return ~_rows(targets).isnan().any(1)
+
     def loss(self, output: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """Squared error, mean over values and the labelled samples."""
         targets = _same_shape(output, _rows(_targets(batch)))
-        labelled = ~targets.isnan().any(1)
+        labelled = self.labelled(targets)
         each = (_wide(output) - targets.nan_to_num()).square().mean(1)
         return (each * labelled).sum() / _at_least_one(denominator(batch, "targets", labelled.sum()))
 
     def counts(self, batch: Mapping[str, Any]) -> dict[str, float]:
         """`samples`: B; `targets`: the labelled ones."""
         targets = batch.get("targets")
-        number = 0.0 if targets is None else float((~_rows(targets).isnan().any(1)).sum())
+        number = 0.0 if targets is None else float(self.labelled(targets).sum())
         return {"samples": float(num_samples(batch)), "targets": number}
 
     def measure(self, output: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -287,7 +314,7 @@ class Regression(Task):
     def score(self, statistics: Mapping[str, Tensor]) -> dict[str, float]:
         """`r2` (1 is perfect, 0 the mean as a guess) and `mean_squared_error`."""
         target, predicted = statistics["target"].double(), statistics["predicted"].double()
-        labelled = ~target.isnan().any(1)
+        labelled = self.labelled(target)
         target, predicted = target[labelled], predicted[labelled]
         error = (predicted - target).square().mean()
         spread = (target - target.mean(0)).square().mean()
@@ -308,6 +335,10 @@ class Tokens(Task):
 
     def __init__(self, *, causal: bool = False) -> None:
         self.causal = causal
+
+    def labelled(self, targets: Tensor) -> Tensor:
+        """Those with a position that counts."""
+        return (targets != -100).any(1)
 
     def positions(self, output: Tensor, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Outputs [B, L', V], targets [B, L'] and mask [B, L'] (true = counts), shifted where causal."""
@@ -338,7 +369,10 @@ class Tokens(Task):
         mask = targets != -100
         if "mask" in batch:
             mask = mask & batch["mask"].bool()
-        return {"samples": float(len(targets)), "targets": float((mask[:, 1:] if self.causal else mask).sum())}
+        return {
+            "samples": float(len(targets)),
+            "targets": float((mask[:, 1:] if self.causal else mask).sum()),
+        }
 
     def measure(self, output: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Per sample: `right`, `tokens` and `negative_log_likelihood`, [B] each, summed over positions."""
@@ -401,7 +435,9 @@ def _rows(value: Tensor) -> Tensor:
 
 def _same_shape(output: Tensor, targets: Tensor) -> Tensor:
     if output.shape != targets.shape:
-        raise RequestError(f"outputs {tuple(output.shape)} and targets {tuple(targets.shape)} must have one shape")
+        raise RequestError(
+            f"outputs {tuple(output.shape)} and targets {tuple(targets.shape)} must have one shape"
+        )
     return targets
 
 

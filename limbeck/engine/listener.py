@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -30,7 +31,7 @@ class StepEnd:
     steps: int
     samples: int
     seconds: float
-    terms: Mapping[str, Tensor]
+    terms: Mapping[str, Tensor | float]
     learning_rates: Mapping[str, float]
     index: tuple[int, ...] = ()
 
@@ -49,6 +50,10 @@ class EpochEnd:
     notes: Mapping[str, object] = field(default_factory=dict)
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     chosen: bool = False
+
+    def stored(self) -> dict[str, Any]:
+        """The same as plain nested values."""
+        return asdict(self)
 
 
 class Listener:

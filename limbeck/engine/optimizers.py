@@ -87,7 +87,9 @@ def build_optimizer(update: Update, settings: Training) -> Optimizer:
         parameters = list(update.group(name))
         if parameters:
             own = settings.groups.get(name, Group())
-            check_arguments(f"{settings.optimizer} (group {name})", make, own.optimizer_options, ("params", "lr"))
+            check_arguments(
+                f"{settings.optimizer} (group {name})", make, own.optimizer_options, ("params", "lr")
+            )
             rate = own.learning_rate or settings.learning_rate
             groups.append({"params": parameters, "name": name, "lr": rate, **own.optimizer_options})
     if not groups:
@@ -126,7 +128,10 @@ def build_schedule(
     """The schedule of a stage; lengths that the recipe leaves out are those of the stage.
 
     Args:
-        epochs: of the stage; `steps`: of an epoch.
+        optimizer: whose rates it moves.
+        settings: the schedule, its options and its unit.
+        epochs: of the stage.
+        steps: of an epoch.
         scored: a plateau is one of the validation score (higher is better), or else of the loss.
     """
     _known("schedule", settings.schedule, schedule_names())
@@ -138,8 +143,11 @@ def build_schedule(
     names = inspect.signature(make).parameters
     length = max(epochs * steps if schedule_by_step(settings) else epochs, 1)
     for name in ("T_max", "total_steps", "total_iters"):
-        if name in names and name not in options and "epochs" not in options and (
-            name != "total_iters" or settings.schedule == "PolynomialLR"
+        if (
+            name in names
+            and name not in options
+            and "epochs" not in options
+            and (name != "total_iters" or settings.schedule == "PolynomialLR")
         ):
             options[name] = length
     if settings.schedule == "OneCycleLR":

@@ -39,7 +39,7 @@ class Training(_Section):
     schedule_options: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of the schedule; lengths that are left out are those of the stage."""
     schedule_unit: Literal["auto", "step", "epoch"] = "auto"
-    """What the schedule counts; auto: epochs for those with milestones and step sizes, steps for the others."""
+    """What the schedule counts; auto: epochs where it has milestones or step sizes, otherwise steps."""
     clip_norm: float = Field(default=0.0, ge=0)
     """Largest norm of the gradient; 0 leaves it alone."""
     early_stop: int = Field(default=0, ge=0)

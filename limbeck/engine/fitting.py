@@ -1,0 +1,441 @@
+"""The general loop: stages x updates x micro-batches, on Accelerate, with exact resume."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from limbeck.data.dataset import Dataset, as_dataset
+from limbeck.data.loader import Loader
+from limbeck.engine.evaluation import evaluate
+from limbeck.engine.interruption import Interruption
+from limbeck.engine.keeper import Keeper
+from limbeck.engine.listener import EpochEnd, Listener, StageStart, StepEnd
+from limbeck.engine.optimizers import build_optimizer, build_schedule, override, schedule_by_step
+from limbeck.engine.process import accelerator_for, average_buffers, summed
+from limbeck.engine.settings import Machine, Training
+from limbeck.engine.stages import begin, begun_before, check, due, epochs_of, select
+from limbeck.engine.state import (
+    Means,
+    Progress,
+    Tool,
+    method_tensors,
+    random_state,
+    restore_method,
+    restore_random_state,
+)
+from limbeck.engine.steps import counted, index_of, refuse_non_finite
+from limbeck.errors import Interrupted, RequestError
+from limbeck.method import Method, Stage
+from limbeck.record import Losses
+from limbeck.task import num_samples
+
+
+@dataclass
+class Fit:
+    """What came of a training: the method with its last weights, and the way there.
+
+    Attributes:
+        history: a mapping an epoch: stage, epoch, mean unweighted `terms`, `scores` by network, seconds.
+        scores: by network, of the last epoch; `chosen_scores`: of the chosen one.
+        chosen_epoch: the epoch of the last stage with the best validation score; its last without validation.
+    """
+
+    method: Method
+    history: list[dict[str, Any]]
+    scores: dict[str, dict[str, float]]
+    chosen_scores: dict[str, dict[str, float]]
+    chosen_epoch: int
+    seconds: float
+    weights: dict[str, dict[str, Tensor]] = field(repr=False)
+
+    def load(self, which: Literal["last", "chosen"] = "chosen") -> Method:
+        """Puts the last or the chosen weights into the method and returns it."""
+        restore_method(self.method, self.weights[which])
+        return self.method
+
+
+def fit(
+    method: Method,
+    train: Any,
+    validation: Any = None,
+    settings: Training | None = None,
+    *,
+    seed: int = 0,
+    folder: Path | str | None = None,
+    resume: bool = False,
+    views: int | Literal["fresh"] = 0,
+    listener: Listener | None = None,
+    machine: Machine | None = None,
+    interruption: Interruption | None = None,
+) -> Fit:
+    """Trains a method: every stage, its updates, its micro-batches.
+
+    Args:
+        method: any `Method`; its teacher is not touched.
+        train: a `Dataset`, or what `as_dataset` takes.
+        validation: the data that chooses checkpoints; without it the last epoch is chosen.
+        settings: epochs, batch size, optimizer and schedule.
+        seed: of the order of samples and of what training draws; the caller's generators are restored.
+        folder: where checkpoints go; None keeps the chosen weights in memory.
+        resume: goes on from the newest checkpoint of `folder`; without one it starts.
+        views: 0 shows samples as they are; V cycles through V augmented views; "fresh" is one an epoch.
+        listener: hears of stages, steps and epochs.
+        machine: device, threads, workers, precision and micro-batch.
+        interruption: stops the run, saved, when a signal came.
+
+    Raises:
+        RequestError: settings, data or method do not fit together; nothing has been trained.
+        RunError: a loss is not finite, or a checkpoint cannot be written.
+        Interrupted: a signal came; the state is saved.
+    """
+    outside = random_state()
+    try:
+        loop = _Loop(
+            method,
+            as_dataset(train),
+            None if validation is None else as_dataset(validation),
+            settings or Training(),
+            seed,
+            None if folder is None else Path(folder),
+            views,
+            listener or Listener(),
+            machine or Machine(),
+            interruption or Interruption(),
+        )
+        return loop.run(resume)
+    finally:
+        restore_random_state(outside)
+
+
+@dataclass
+class _Loop:
+    method: Method
+    train: Dataset
+    validation: Dataset | None
+    settings: Training
+    seed: int
+    folder: Path | None
+    views: int | Literal["fresh"]
+    listener: Listener
+    machine: Machine
+    interruption: Interruption
+
+    def run(self, resume: bool) -> Fit:
+        if self.machine.threads:
+            torch.set_num_threads(self.machine.threads)
+        self.accelerator = accelerator_for(self.machine)
+        self.keeper = Keeper(self.folder, self.accelerator, self.seed)
+        self.method.to(self.accelerator.device)
+        restored = self.keeper.restore(self.method) if resume else None
+        self.resuming = restored is not None
+        self.progress = restored or Progress()
+        self.started = time.monotonic() - self.progress.position.seconds
+        torch.manual_seed(self.seed * 1_000_003 + self.accelerator.process_index * 7919 + 17)
+        self.method.history, self.method.scores = self.progress.history, self.progress.scores
+        self._stages()
+        return self._result()
+
+    # -- stages --------------------------------------------------------------------------------------
+
+    def _stages(self) -> None:
+        stages = self.method.stages()
+        known = list(stages) if isinstance(stages, Sequence) else None
+        if known is not None:
+            check(known, self.settings)
+        for number, stage in enumerate(stages if known is None else known):
+            if number < len(self.progress.stage_scores):  # over before the resume
+                self.method.scores = self.progress.stage_scores[number]
+                continue
+            self._stage(number, stage, epochs_of(stage, known, self.settings.epochs))
+            self.progress.stage_scores.append(self.progress.scores)
+        if not self.progress.finished:
+            self.progress.finished = True
+            self.keeper.save(self.method, self.progress, {})
+
+    def _stage(self, number: int, stage: Stage, epochs: int) -> None:
+        """One stage, from entering it (or from its checkpoint) to its last epoch."""
+        if epochs == 0:
+            return
+        resumed, self.resuming = self.resuming and self.progress.position.stage == number, False
+        if not resumed:
+            self.progress.new_stage(number)
+        self.method.enter(stage)
+        selected = select(stage, self.train, self.method.task)
+        data = (
+            self._begin(stage, number, selected)
+            if not resumed
+            else begun_before(stage, number, selected, self.folder)
+        )
+        steps = self._num_steps(stage, data)
+        tools = self._tools(stage, epochs, steps)
+        self._prepare(tools)
+        if resumed:
+            self.keeper.restore_tools(tools)
+        position = self.progress.position
+        if resumed and position.step == 0:
+            self.keeper.restore_random()
+        self._announce(number, stage, epochs, steps, tools)
+        while position.epoch < epochs and not self.progress.stage_over:
+            renews = stage.renew and position.epoch and position.epoch % stage.renew == 0
+            if renews and position.step == 0:
+                data = self._begin(stage, number, selected)
+            self._epoch(stage, epochs, steps, data, tools)
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        self.accelerator.free_memory()
+
+    def _begin(self, stage: Stage, number: int, data: Dataset) -> Dataset:
+        return begin(stage, number, data, self.folder, write=self.accelerator.is_main_process)
+
+    def _num_steps(self, stage: Stage, data: Dataset) -> int:
+        batches = self._loader(stage, data).num_batches
+        steps = batches // len(stage.updates) if stage.own_batches else batches
+        if steps == 0:
+            raise RequestError(
+                f"{len(self.train)} training samples give no step of the stage {stage.name!r} "
+                f"at batch size {self.settings.batch_size}",
+                fix=f"train.batch_size = {max(len(self.train) // len(stage.updates), 1)}",
+            )
+        return steps
+
+    def _loader(self, stage: Stage, data: Dataset) -> Loader:
+        """The batches of the epoch under way; an epoch has the steps of the whole training set."""
+        position, world = self.progress.position, self.accelerator.num_processes
+        size, limit = self.settings.batch_size, self.machine.micro_batch
+        view = position.total_epochs + 1
+        if isinstance(self.views, int):
+            view = 1 + position.total_epochs % self.views if self.views else 0
+        return Loader(
+            data,
+            size,
+            seed=self.seed,
+            stage=position.stage,
+            epoch=position.epoch + 1,
+            start_batch=position.batches,
+            drop_last=stage.whole_batches,
+            num_workers=self.machine.workers,
+            rank=self.accelerator.process_index,
+            world=world,
+            micro_batches=1 if limit is None else math.ceil(size / world / limit),
+            view=view,
+            length=len(self.train),
+        )
+
+    def _tools(self, stage: Stage, epochs: int, steps: int) -> dict[str, Tool]:
+        tools = {}
+        for update in stage.updates:
+            own = override(self.settings, update)
+            steps_due = sum(due(step, update.every, steps) for step in range(steps))
+            optimizer = build_optimizer(update, self.settings)
+            scored = self._scored(stage)
+            schedule = build_schedule(optimizer, own, epochs=epochs, steps=steps_due, scored=scored)
+            tools[update.name] = Tool(update, optimizer, schedule, schedule_by_step(own), own.clip_norm)
+        return tools
+
+    def _prepare(self, tools: dict[str, Tool]) -> None:
+        """The method is prepared anew for every stage: other parameters train, other graphs arise."""
+        wanted = [tool.optimizer for tool in tools.values()]
+        self.model, *prepared = self.accelerator.prepare(self.method, *wanted)
+        self.optimizers = dict(zip(tools, prepared, strict=True))
+        self.method.optimizers = {name: tool.optimizer for name, tool in tools.items()}
+
+    def _scored(self, stage: Stage) -> bool:
+        return stage.scored and self.validation is not None
+
+    def _announce(self, number: int, stage: Stage, epochs: int, steps: int, tools: dict[str, Tool]) -> None:
+        trainable = sum(p.numel() for p in self.method.parameters() if p.requires_grad)
+        self.method.epochs = epochs
+        self.listener.on_stage(StageStart(number, stage.name, epochs, steps, trainable, _rates(tools)))
+
+    # -- one epoch -----------------------------------------------------------------------------------
+
+    def _epoch(self, stage: Stage, epochs: int, steps: int, data: Dataset, tools: dict[str, Tool]) -> None:
+        progress, position = self.progress, self.progress.position
+        batches = iter(self._loader(stage, data))
+        self.keeper.restore_random()  # after the iterator was made: making it may draw
+        self.method.epoch = position.epoch + 1
+        self.means = Means.restored(progress.sums)
+        self.notes: dict[str, Tensor] = {}
+        for step in range(position.step, steps):
+            self.method.progress = (position.epoch + step / steps) / epochs
+            samples, index = self._step(step, steps, stage, batches, tools)
+            position.step = step + 1
+            progress.epoch_samples += samples
+            self._tell_step(step, steps, samples, index, tools)
+            self._maybe_save(step + 1 < steps, tools)
+        self._end_epoch(stage, epochs, tools)
+
+    def _step(
+        self, step: int, steps: int, stage: Stage, batches: Iterator[list[Any]], tools: dict[str, Tool]
+    ) -> tuple[int, tuple[int, ...]]:
+        """Every update that is due, on the same batch or each on its own next one."""
+        micros: list[dict[str, Any]] = []
+        samples, index = 0, ()
+        for tool in tools.values():
+            if not due(step, tool.update.every, steps):
+                continue
+            if not micros or stage.own_batches:
+                micros = counted(next(batches), self.method.task, self.accelerator)
+                self.progress.position.batches += 1
+                samples += sum(num_samples(micro) for micro in micros)
+                index = index_of(micros) if self.listener.wants_index else ()
+            self._update(tool, micros, alone=len(tools) == 1)
+        return samples, index
+
+    def _update(self, tool: Tool, micros: list[dict[str, Any]], *, alone: bool) -> None:
+        """One optimizer's step: forward and backward of each micro-batch, then the checked step."""
+        name, results = tool.update.name, []
+        for number, micro in enumerate(micros, 1):
+            last = number == len(micros)
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
+                losses: Losses = self.model(micro, update=name)
+                total = losses.total if len(micros) == 1 else losses.total / len(micros)
+                self.accelerator.backward(total)
+            results.append(losses)
+        refuse_non_finite(results, micros, self.progress.position, self.accelerator)
+        if tool.clip_norm:
+            self.accelerator.clip_grad_norm_(list(tool.update.parameters()), tool.clip_norm)
+        self.optimizers[name].step()
+        self.optimizers[name].zero_grad()
+        if tool.schedule is not None and tool.by_step:
+            tool.schedule.step()  # type: ignore[call-arg]
+        for losses in results:
+            self.means.add(losses.terms, 1 / len(results), "" if alone else name)
+            self.notes.update(losses.notes)
+
+    def _tell_step(
+        self, step: int, steps: int, samples: int, index: tuple[int, ...], tools: dict[str, Tool]
+    ) -> None:
+        position = self.progress.position
+        event = StepEnd(
+            position.stage,
+            position.epoch + 1,
+            step,
+            steps,
+            samples,
+            time.monotonic() - self.started,
+            self.means.values(),
+            _rates(tools),
+            index,
+        )
+        self.listener.on_step(event)
+
+    def _end_epoch(self, stage: Stage, epochs: int, tools: dict[str, Tool]) -> None:
+        progress, position = self.progress, self.progress.position
+        average_buffers(self.accelerator, self.method)
+        terms = self._mean_terms()
+        progress.scores = self.method.scores = self._score() if self._scored(stage) else {}
+        better = self._choose(position.epoch + 1)
+        for tool in tools.values():
+            if tool.schedule is not None and not tool.by_step:
+                self._step_schedule(tool, terms)
+        samples = int(summed(self.accelerator, [float(progress.epoch_samples)])[0])
+        seconds = time.monotonic() - self.started
+        position.next_epoch()
+        entry = EpochEnd(
+            position.stage,
+            stage.name,
+            position.epoch,
+            epochs,
+            seconds,
+            samples,
+            terms,
+            {name: value.tolist() for name, value in self.notes.items()},
+            progress.scores,
+            better,
+        )
+        progress.history.append(entry.stored())
+        progress.epoch_samples = 0
+        self._save(tools, chosen=better)
+        self.listener.on_epoch(entry)
+        self._maybe_stop()
+
+    def _mean_terms(self) -> dict[str, float]:
+        means = {name: float(value) for name, value in self.means.values().items()}
+        world = self.accelerator.num_processes
+        return {
+            n: v / world for n, v in zip(means, summed(self.accelerator, list(means.values())), strict=True)
+        }
+
+    def _score(self) -> dict[str, Any]:
+        device = self.accelerator.device
+        return {
+            name: evaluate(network, self.validation, self.method.task, device=device)
+            for name, network in self.method.networks().items()
+        }
+
+    def _choose(self, epoch: int) -> bool:
+        """Whether this epoch is the best of its stage so far, by the first network's validation score."""
+        progress = self.progress
+        score = _first(progress.scores, self.method.task.score_name)
+        better = score is None or progress.chosen_score is None or score > progress.chosen_score
+        progress.epochs_since = 0 if better else progress.epochs_since + 1
+        stop = self.settings.early_stop
+        progress.stage_over = bool(stop and progress.epochs_since >= stop)
+        if better:
+            progress.chosen_epoch, progress.chosen_score = epoch, score
+            progress.chosen_scores = progress.scores
+        return better
+
+    def _step_schedule(self, tool: Tool, terms: dict[str, float]) -> None:
+        """Epoch schedules; a plateau is one of the validation score, or of the loss where there is none."""
+        if isinstance(tool.schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            score = _first(self.progress.scores, self.method.task.score_name)
+            tool.schedule.step(sum(terms.values()) if score is None else score)
+        elif tool.schedule is not None:
+            tool.schedule.step()
+
+    # -- saving --------------------------------------------------------------------------------------
+
+    def _maybe_save(self, inside: bool, tools: dict[str, Tool]) -> None:
+        """Within an epoch: a checkpoint when one is due, or when a signal asks to stop.
+
+        Several processes save after epochs only: their batch statistics are averaged just there.
+        """
+        if not inside or self.accelerator.num_processes > 1:
+            return
+        late = time.monotonic() - self.keeper.written > self.settings.checkpoint_seconds
+        if late or self.interruption.signal_number is not None:
+            self._save(tools)
+        self._maybe_stop()
+
+    def _save(self, tools: dict[str, Tool], *, chosen: bool = False) -> None:
+        position = self.progress.position
+        self.progress.sums = self.means.stored() if position.step else {}
+        position.seconds = time.monotonic() - self.started
+        self.keeper.save(self.method, self.progress, tools, chosen=chosen)
+
+    def _maybe_stop(self) -> None:
+        stopping = self.interruption.signal_number
+        if stopping is not None:
+            saved = "nothing is saved, no folder was given" if self.folder is None else "everything is saved"
+            raise Interrupted(stopping, f"stopped on request; {saved}")
+
+    def _result(self) -> Fit:
+        last = {name: value.detach().clone() for name, value in method_tensors(self.method).items()}
+        progress = self.progress
+        return Fit(
+            method=self.method,
+            history=progress.history,
+            scores=progress.scores,
+            chosen_scores=progress.chosen_scores,
+            chosen_epoch=progress.chosen_epoch,
+            seconds=time.monotonic() - self.started,
+            weights={"last": last, "chosen": self.keeper.chosen},
+        )
+
+
+def _first(scores: dict[str, Any], name: str) -> float | None:
+    return float(next(iter(scores.values()))[name]) if scores else None
+
+
+def _rates(tools: dict[str, Tool]) -> dict[str, float]:
+    return {f"{name}.{group}": rate for name, tool in tools.items() for group, rate in tool.rates().items()}
