@@ -27,18 +27,16 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # A part (a module or folder at the top of the package) imports parts of its own row or of rows above it.
 ROWS = (
     ("errors",),
-    ("losses", "record"),
-    ("adaptors", "taps", "task"),
+    ("losses", "record", "statistics"),
+    ("_hooks", "_layers", "_paths", "_proposals", "_survey", "adaptors", "ensemble", "taps", "task"),
     ("teacher",),
     ("method",),
     ("methods",),
     ("data", "models"),
     ("engine",),
     ("contract", "export", "integrations", "measure"),
-    ("_recipe",),
-    ("recipe", "recipes"),
-    ("_run",),
-    ("run",),
+    ("_recipe", "recipe", "recipes"),
+    ("_run", "run"),
     ("cli",),
     ("__main__",),
 )
