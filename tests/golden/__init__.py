@@ -33,6 +33,7 @@ from torch import Tensor
 #: Methods that are built: the module of their cases.
 MODULES = {
     "kd": "tests.golden.case_kd",
+    "peer_mutual_kd": "tests.golden.case_peer_mutual_kd",
 }
 
 #: Every method that golden files exist for. Those without a module are not built yet.
