@@ -16,7 +16,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
-from limbeck._recipe import overrides, problems, toml
+from limbeck._recipe import problems, toml
+from limbeck._recipe.overrides import Change, apply_changes, read_changes
 from limbeck._recipe.sections import (
     Cache,
     Data,
@@ -64,7 +65,7 @@ class Recipe(BaseModel):
     export: Export = Export()
 
     _document: toml.Document | None = PrivateAttr(None)
-    _changes: Sequence[overrides.Change] = PrivateAttr(())
+    _changes: Sequence[Change] = PrivateAttr(())
 
     def __init__(self, /, **data: Any) -> None:
         self._fill(data, lambda path, value: "")
@@ -91,10 +92,10 @@ class Recipe(BaseModel):
     def parse(cls, text: str, name: str, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Self:
         """Reads a recipe from a TOML text that messages call `name`."""
         document = toml.parse(text, name)
-        changes = overrides.read(overrides, cls)
+        changes = read_changes(overrides, cls)
         recipe = cls.__new__(cls)
         where = _places(document, changes)
-        recipe._fill(overrides.apply(document.data, changes, cls), where)
+        recipe._fill(apply_changes(document.data, changes, cls), where)
         recipe._document, recipe._changes = document, changes
         return recipe
 
@@ -143,7 +144,7 @@ class Recipe(BaseModel):
     __hash__ = None  # type: ignore[assignment]
 
 
-def _places(document: toml.Document, changes: Sequence[overrides.Change]) -> Where:
+def _places(document: toml.Document, changes: Sequence[Change]) -> Where:
     def where(path: toml.Path, value: bool) -> str:
         for change in reversed(changes):
             if path[: len(change.path)] == change.path:

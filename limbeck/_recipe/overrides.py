@@ -22,7 +22,7 @@ class Change:
     where: str
 
 
-def read(given: Sequence[str] | Mapping[str, Any], model: type[BaseModel]) -> list[Change]:
+def read_changes(given: Sequence[str] | Mapping[str, Any], model: type[BaseModel]) -> list[Change]:
     """The changes asked for.
 
     Args:
@@ -83,7 +83,9 @@ def _accepts(annotation: Any, value: Any) -> bool:
     return True
 
 
-def apply(data: Mapping[str, Any], changes: Sequence[Change], model: type[BaseModel]) -> dict[str, Any]:
+def apply_changes(
+    data: Mapping[str, Any], changes: Sequence[Change], model: type[BaseModel]
+) -> dict[str, Any]:
     """The data with the changes made; a key that the schema does not have is refused."""
     result = dict(data)
     for change in changes:

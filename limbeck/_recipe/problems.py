@@ -39,7 +39,7 @@ def explain(
         data: what was given.
         where: the place of a key (False) or of its value (True), by path.
     """
-    found = min(error.errors(include_url=False), key=lambda entry: _rank(entry, data))
+    found = min(error.errors(include_url=False), key=_rank)
     path = _path(found["loc"], data)
     if found["type"] == "extra_forbidden":
         return unknown_key(path, keys_at(model, path[:-1]), where(path, False))
@@ -87,9 +87,9 @@ def _sentence(path: Path, said: str) -> str:
     return said if dotted(path) in said or not path else f"{dotted(path)}: {said}"
 
 
-def _rank(entry: Any, data: Mapping[str, Any]) -> int:
-    """Unknown keys first: a misspelt key also makes a required one look missing."""
-    return {"extra_forbidden": 0, "missing": 2}.get(entry["type"], 1)
+def _rank(entry: Any) -> tuple[int, int]:
+    """Unknown keys first (a misspelt key also makes a required one look missing), then the deepest."""
+    return {"extra_forbidden": 0, "missing": 2}.get(entry["type"], 1), -len(entry["loc"])
 
 
 def _path(location: Sequence[str | int], data: Any) -> Path:
@@ -101,7 +101,7 @@ def _path(location: Sequence[str | int], data: Any) -> Path:
         elif isinstance(data, Sequence) and not isinstance(data, str) and isinstance(part, int):
             data = data[part]
         else:
-            break
+            continue
         path.append(part)
     return tuple(path)
 

@@ -35,8 +35,8 @@ class Data(Section):
 class Statistics(Section):
     """Mean and standard deviation by channel, of pixels from 0 to 1."""
 
-    mean: list[float] = Field(examples=[[0.5]])
-    std: list[float] = Field(examples=[[0.5]])
+    mean: list[float] = Field(examples=[[0.5]], description="One a channel.")
+    std: list[float] = Field(examples=[[0.5]], description="One a channel, above 0.")
 
 
 class Network(Section):
@@ -83,8 +83,8 @@ class StudentNetwork(Network):
 class TapNames(Section):
     """Layers to read, by path; not given: proposed from a dry batch and shown in the plan."""
 
-    student: list[str] = Field(default_factory=list)
-    teacher: list[str] = Field(default_factory=list)
+    student: list[str] = Field(default_factory=list, description="Layers of the student.")
+    teacher: list[str] = Field(default_factory=list, description="Layers of the teacher.")
 
 
 class MethodChoice(BaseModel):
@@ -126,10 +126,10 @@ class Machine(Section):
 class Log(Section):
     """`[log]`: trackers by name, beside the files that every run writes."""
 
-    to: list[str] = Field(default_factory=list)
+    to: list[str] = Field(default_factory=list, description='Names as "tensorboard"; none by default.')
 
 
 class Export(Section):
     """`[export]`: files for the device, written at the end."""
 
-    to: list[Literal["onnx"]] = Field(default=["onnx"])
+    to: list[Literal["onnx"]] = Field(default=["onnx"], description="Formats.")

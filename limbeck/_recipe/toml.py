@@ -47,10 +47,14 @@ _SYNTAX = (
 
 @dataclass(frozen=True)
 class Spot:
-    """Offsets in the text: where a key starts, and from where to where its value goes."""
+    """Offsets in the text: where a key starts, and from where to where its value goes.
+
+    `header` is true for a table at its own `[header]`.
+    """
 
     key: int
     value: tuple[int, int]
+    header: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,17 +126,19 @@ class _Scanner:
     def run(self) -> Iterator[tuple[Path, Spot]]:
         """Every path of the document with its spot, in the order of the text."""
         table: Path = ()
-        seen: set[Path] = set()
+        seen: dict[Path, bool] = {}
         while self._skip(_BLANK) < len(self.text):
             start = self.at
             if self.text[start] == "[":
                 table = self._header()
-                found = [(table[: depth + 1], Spot(start, (start, self.at))) for depth in range(len(table))]
+                place = (start, self.at)
+                found = [(table[: depth + 1], Spot(start, place)) for depth in range(len(table) - 1)]
+                found.append((table, Spot(start, place, header=True)))
             else:
                 found = list(self._pair(table))
             for path, spot in found:
-                if path not in seen:
-                    seen.add(path)
+                if path not in seen or (spot.header and not seen[path]):
+                    seen[path] = spot.header
                     yield path, spot
 
     def _skip(self, pattern: re.Pattern[str]) -> int:
@@ -330,8 +336,13 @@ def _edited_text(document: Document, path: Path, value: Any, mark: str) -> str:
     names = [dump_key(str(name)) for name in path]
     for depth in range(len(path) - 1, 0, -1):
         parent = document.spots.get(path[:depth])
-        if parent is not None and text[parent.key] == "[":
-            line = f"{'.'.join(names[depth:])} = {dump_value(value)}  # {mark}\n"
+        pair = f"{'.'.join(names[depth:])} = {dump_value(value)}"
+        if parent is not None and text[parent.value[0]] == "{":
+            start = parent.value[0] + 1
+            comma = "" if text[start:].lstrip().startswith("}") else ","
+            return f"{text[:start]} {pair}{comma}{text[start:]}"
+        if parent is not None and parent.header:
+            line = f"{pair}  # {mark}\n"
             after = text.find("\n", parent.key) + 1
             head = text[:after] if after else text + "\n"
             return head + line + (text[after:] if after else "")

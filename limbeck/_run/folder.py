@@ -1,0 +1,234 @@
+"""The folder of a run: its name, its lock, its files. Only checkpoints and exports write beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from limbeck.errors import RequestError, RunError
+from limbeck.recipe import Recipe
+
+SCHEMA = 1
+RUNS = Path("runs")
+_RECIPE, _RESOLVED, _FIGURES = "recipe.toml", "resolved.toml", "run.json"
+
+
+class RunFolder:
+    """A folder as a run keeps it.
+
+    Args:
+        path: it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __str__(self) -> str:
+        return self.path.as_posix()
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a run was begun here."""
+        return (self.path / _RESOLVED).is_file()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run here came to its end."""
+        return self.is_run and self.figures().get("state") == "finished"
+
+    def figures(self) -> dict[str, Any]:
+        """What run.json says; empty where it is not written yet.
+
+        Raises:
+            RequestError: it is damaged, or of a newer version.
+        """
+        path = self.path / _FIGURES
+        try:
+            found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise RequestError(
+                f"{path} is damaged: it is no JSON", fix="restore it, or start again elsewhere"
+            ) from error
+        if found.get("schema", 0) > SCHEMA:
+            raise RequestError(
+                f"{path} has schema {found['schema']}; this limbeck reads {SCHEMA}", fix="a newer limbeck"
+            )
+        return found
+
+    def recipe(self) -> Recipe:
+        """The recipe with every choice made, as the run was begun with it."""
+        path = self.path / _RESOLVED
+        return Recipe.parse(path.read_text("utf-8"), str(path))
+
+    def begin(self, recipe: Recipe, resolved: Recipe, figures: Mapping[str, Any]) -> None:
+        """Makes the folder and what a resume needs; resolved.toml comes last and makes it a run."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.write(_RECIPE, recipe.source_text())
+            self.write_figures(figures)
+            self.write(_RESOLVED, resolved.to_toml(defaults=True))
+        except OSError as error:
+            raise RequestError(
+                f"the folder {self} cannot be written: {error.strerror or error}",
+                fix="--output with another folder",
+            ) from error
+
+    def write(self, name: str, text: str) -> None:
+        """Writes a file whole or not at all."""
+        draft = self.path / f".{name}.draft"
+        draft.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(draft, self.path / name)
+
+    def write_figures(self, figures: Mapping[str, Any]) -> None:
+        """Writes run.json."""
+        self.write(_FIGURES, json.dumps({"schema": SCHEMA, **figures}, indent=1) + "\n")
+
+    def log(self, text: str) -> None:
+        """Adds lines to log.txt, each with its time."""
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        with open(self.path / "log.txt", "a", encoding="utf-8", newline="\n") as file:
+            file.writelines(f"{stamp} {line}\n" for line in text.splitlines() or [""])
+
+    def add_metrics(self, entry: Mapping[str, Any]) -> None:
+        """Adds an entry to metrics.jsonl."""
+        with open(self.path / "metrics.jsonl", "a", encoding="utf-8", newline="\n") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The entries of metrics.jsonl; a line that a kill cut short is left out."""
+        try:
+            lines = (self.path / "metrics.jsonl").read_text("utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+    def replace_metrics(self, phase: str, history: list[dict[str, Any]]) -> None:
+        """Makes the entries of a phase equal to the history that its checkpoints hold."""
+        kept = [entry for entry in self.metrics() if entry["phase"] != phase]
+        lines = [json.dumps(entry) for entry in [*kept, *({"phase": phase, **entry} for entry in history)]]
+        self.write("metrics.jsonl", "".join(f"{line}\n" for line in lines))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder against a second process; the system lets go when the process dies.
+
+        Raises:
+            RequestError: another process holds it.
+        """
+        with open(self.path / ".lock", "a+", encoding="ascii") as file:
+            if not _take(file):
+                file.seek(0)
+                owner = file.read().strip() or "another one"
+                raise RequestError(
+                    f"another process works on {self}: {owner}", fix="wait for it, or give another --output"
+                )
+            file.truncate(0)
+            file.write(f"process {os.getpid()}")
+            file.flush()
+            try:
+                yield
+            finally:
+                file.truncate(0)
+
+    def logged(self) -> ExitStack:
+        """A block whose traceback goes to log.txt, whatever ends it early."""
+
+        def note(
+            kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        ) -> None:
+            if error is not None:
+                self.log("".join(traceback.format_exception(kind, error, trace)).rstrip())
+
+        stack = ExitStack()
+        stack.push(note)
+        return stack
+
+
+def _take(file: IO[str]) -> bool:
+    """Whether the lock of an open file could be taken; released when the file is closed."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def choose(name: str, output: str | Path | None, source: str) -> tuple[RunFolder, str]:
+    """The folder of a new run, and what is to be said about the choice.
+
+    Args:
+        name: of the recipe.
+        output: a folder of the user's choice.
+        source: the recipe as it was named, for the commands in the messages.
+
+    Raises:
+        RequestError: an unfinished run is there, or something that is no run.
+    """
+    if output is not None:
+        folder = RunFolder(Path(output))
+        if folder.finished:
+            raise RequestError(
+                f"{folder} holds a finished run, which is kept", fix="--output with another folder"
+            )
+        return _free(folder, source), ""
+    folder, number = RunFolder(RUNS / name), 1
+    while folder.finished:
+        number += 1
+        folder = RunFolder(RUNS / f"{name}-{number}")
+    before = f"{name} is finished and kept" if number == 2 else f"{name} to {name}-{number - 1} are kept"
+    return _free(folder, source), before if number > 1 else ""
+
+
+def _free(folder: RunFolder, source: str) -> RunFolder:
+    if folder.is_run:
+        raise RequestError(
+            f"{folder} holds a run that is not finished",
+            fix=f"limbeck distill {folder} --resume, or limbeck distill {source} --output {folder}-new",
+        )
+    if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+        raise RequestError(f"{folder} is there and is no run of limbeck", fix="--output with another folder")
+    return folder
+
+
+def newest_run() -> RunFolder:
+    """The run that was begun last in `runs`."""
+    found = [RunFolder(path.parent) for path in RUNS.glob(f"*/{_RESOLVED}")]
+    if not found:
+        raise RequestError("there is no run in runs/", fix="limbeck distill quickstart")
+    return max(found, key=lambda folder: (folder.path / _RESOLVED).stat().st_mtime)
+
+
+def opened(path: str | Path) -> RunFolder:
+    """A run by its folder.
+
+    Raises:
+        RequestError: there is none.
+    """
+    folder = RunFolder(Path(path))
+    if not folder.is_run:
+        raise RequestError(f"{path} is no run: it has no {_RESOLVED}", fix="limbeck distill RECIPE makes one")
+    return folder
+
+
+def disk_is_full(error: OSError) -> RunError:
+    """A write that failed while the run was under way."""
+    return RunError(
+        f"a file of the run could not be written: {error.strerror or error}", fix="make room, then --resume"
+    )
