@@ -75,7 +75,7 @@ class MapDataset(Dataset):
     """Samples of a data set that gives one at a time by its number (torch's map-style, torchvision's).
 
     While a sample is read, the global generators of torch, numpy and Python are seeded from (seed, sample,
-    view), and restored afterwards: transforms that draw from them give the same view in any order and with any
+    view), and restored afterwards: transforms that draw from them give one view in any order and with any
     number of workers. View 0 is one such draw too, for a transform cannot be asked to change nothing. A
     transform that holds a generator of its own stays as it is.
 

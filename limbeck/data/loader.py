@@ -23,12 +23,13 @@ class Loader:
 
     The order depends on (seed, stage, epoch) alone, not on processes, micro-batches, workers or where the
     iteration starts. A batch is cut into `world * micro_batches` slices that follow each other and differ by
-    at most one sample; process `rank` reads its own `micro_batches` of them.
+    at most one sample; process `rank` reads its own `micro_batches` of them. A batch with fewer samples than
+    slices is cut into fewer micro-batches: none is empty.
 
     What is left over for a last, smaller batch is a batch of its own, unless it is less than an eighth of
-    `batch_size`, a single sample, or too small to give every slice two samples: then it is merged into the
-    batch before, for batch statistics of one sample do not exist and those of a few are poor. With
-    `drop_last` it is left out.
+    `batch_size`, a single sample, or has no sample for some process: then it is merged into the batch
+    before, for batch statistics of one sample do not exist and those of a few are poor. With `drop_last` it
+    is left out.
 
     Args:
         dataset: the samples.
@@ -42,7 +43,7 @@ class Loader:
         num_workers: processes that read ahead; 0 reads in this one. The batches are the same.
         rank: number of this process, 0..world-1.
         world: number of processes.
-        micro_batches: slices of a process's share.
+        micro_batches: slices of a process's share, at most.
         view: view number; or several: pass p over the data (see `length`) takes the p-th, in a cycle.
         length: samples of the epoch; None = each once. Beyond the data, passes in further orders follow.
     """
@@ -68,13 +69,12 @@ class Loader:
         self.dataset = dataset
         self.num_workers = num_workers
         self.start_batch = start_batch
-        self._slices = world * micro_batches
-        self._mine = range(rank * micro_batches, (rank + 1) * micro_batches)
+        self._rank, self._world, self._micro_batches = rank, world, micro_batches
         self._views = torch.tensor([view] if isinstance(view, int) else list(view))
         self._seed = seed
         total = len(dataset) if length is None else length
-        _check(dataset, batch_size, total, self._slices, rank, world)
-        self._sizes = batch_sizes(total, batch_size, self._slices, drop_last=drop_last)
+        _check(dataset, batch_size, total, rank, world)
+        self._sizes = batch_sizes(total, batch_size, world, drop_last=drop_last)
         self._order, self._passes = self._plan(total, stage, epoch, shuffle)
         self._ends = torch.tensor(self._sizes, dtype=torch.int64).cumsum(0).tolist()
 
@@ -104,10 +104,12 @@ class Loader:
     def read(self, batch: int) -> list[dict[str, Any]]:
         """The micro-batches of a batch that belong to this process."""
         size, end = self._sizes[batch], self._ends[batch]
+        mine = max(min(self._micro_batches, size // self._world), 1)
+        slices = mine * self._world
         micros = []
-        for part in self._mine:
-            first = end - size + part * size // self._slices
-            last = end - size + (part + 1) * size // self._slices
+        for part in range(self._rank * mine, (self._rank + 1) * mine):
+            first = end - size + part * size // slices
+            last = end - size + (part + 1) * size // slices
             chosen = self._order[first:last]
             views = self._views[self._passes[first:last] % len(self._views)]
             content = self.dataset.batch(chosen, views)
@@ -158,7 +160,7 @@ class _Batches:
             return _Failure(error)
 
 
-def batch_sizes(total: int, batch_size: int, slices: int = 1, *, drop_last: bool = False) -> list[int]:
+def batch_sizes(total: int, batch_size: int, world: int = 1, *, drop_last: bool = False) -> list[int]:
     """The sizes of an epoch's batches, by the rule of `Loader`.
 
     >>> batch_sizes(130, 64), batch_sizes(129, 64), batch_sizes(150, 64)
@@ -170,21 +172,20 @@ def batch_sizes(total: int, batch_size: int, slices: int = 1, *, drop_last: bool
     rest = total % batch_size
     if rest == 0 or drop_last:
         return sizes
-    if sizes and rest < max(2, batch_size // _SMALLEST_PART, 2 * slices):
+    if sizes and rest < max(2, batch_size // _SMALLEST_PART, world):
         return [*sizes[:-1], sizes[-1] + rest]
     return [*sizes, rest]
 
 
-def _check(dataset: Dataset, batch_size: int, total: int, slices: int, rank: int, world: int) -> None:
+def _check(dataset: Dataset, batch_size: int, total: int, rank: int, world: int) -> None:
     if batch_size < 1 or total < 0 or not 0 <= rank < world:
         raise RequestError(
             f"batch size {batch_size}, {total} samples, process {rank} of {world}: not possible"
         )
     if len(dataset) == 0:
         raise RequestError("the data set is empty", fix="check data.source, data.limit and data.labels")
-    if min(batch_size, total) < slices and total:
+    if min(batch_size, total) < world and total:
         raise RequestError(
-            f"a batch of {min(batch_size, total)} samples cannot be cut into {slices} slices, one for each "
-            "process and micro-batch",
-            fix=f"train.batch_size of at least {slices}, or fewer processes or micro-batches",
+            f"a batch of {min(batch_size, total)} samples cannot be spread over {world} processes",
+            fix=f"train.batch_size of at least {world}, or fewer processes",
         )
