@@ -24,7 +24,7 @@ from limbeck.losses.soft import (
     softened_divergence,
     standardize,
 )
-from limbeck.losses.sparse import TopK, sparse_decoupled_terms, sparse_divergence, top_k
+from limbeck.losses.sparse import TopK, check_rest, sparse_decoupled_terms, sparse_divergence, top_k
 from limbeck.losses.values import bounded_error, smooth_absolute_error, squared_error
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "check_finite",
     "check_labels",
     "check_mixture",
+    "check_rest",
     "check_same_shape",
     "check_temperature",
     "decoupled_terms",

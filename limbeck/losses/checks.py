@@ -25,18 +25,19 @@ def check_same_shape(student: Tensor, teacher: Tensor, what: str = "logits") -> 
         )
 
 
-def check_labels(targets: Tensor, num_classes: int) -> None:
-    """Refuses labels outside -1..K-1 (-1 is unlabelled). Reads a value back.
+def check_labels(targets: Tensor, num_classes: int, *, unlabelled: bool = True) -> None:
+    """Refuses labels outside 0..K-1. Reads a value back.
 
     Args:
         targets: [N] int64.
         num_classes: K, the last axis of the logits.
+        unlabelled: -1 is allowed too, a sample without a label.
     """
-    wrong = (targets < -1) | (targets >= num_classes)
+    wrong = (targets < (-1 if unlabelled else 0)) | (targets >= num_classes)
     if bool(wrong.any()):
         raise RequestError(
-            f"label {int(targets[wrong][0])} for {num_classes} classes; needed 0 to {num_classes - 1}, "
-            "or -1 for a sample without a label"
+            f"label {int(targets[wrong][0])} for {num_classes} classes; needed 0 to {num_classes - 1}"
+            + (", or -1 for a sample without a label" if unlabelled else "")
         )
 
 

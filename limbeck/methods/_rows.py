@@ -1,0 +1,110 @@
+"""Outputs as rows: one a sample, or a valid position of a sequence; and values by row as a scalar."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from limbeck.errors import RequestError
+from limbeck.losses import TopK, reduce_samples, reduce_tokens
+from limbeck.losses.reductions import Reduction, TokenReduction
+from limbeck.task import Task, Tokens, denominator
+
+RowReduction = Literal["batchmean", "sum", "mean", "token_mean", "sequence_mean"]
+#: What each kind of output can be reduced by; the first is the usual one.
+REDUCTIONS: dict[str, tuple[RowReduction, ...]] = {
+    "classes": ("batchmean", "sum", "mean"),
+    "labels": ("batchmean", "sum", "mean"),
+    "values": ("batchmean", "sum"),
+    "tokens": ("token_mean", "sequence_mean", "batchmean", "sum"),
+}
+
+
+class Rows(NamedTuple):
+    """What is compared, row by row.
+
+    Args:
+        student: [N, K].
+        teachers: an entry a teacher, [N, K] or the largest of them.
+        targets: [N], or [N, K] for labels and values; None without labels.
+        mask: [B, L], where the rows of sequences stand; None where rows are samples.
+    """
+
+    student: Tensor
+    teachers: list[Tensor | TopK]
+    targets: Tensor | None
+    mask: Tensor | None
+
+
+def rows_of(task: Task, student: Tensor, teacher: Any, batch: Mapping[str, Any]) -> Rows:
+    """What two networks said of a batch, as rows.
+
+    Of sequences only the valid positions are taken, before any softmax: padding may hold anything.
+
+    Args:
+        task: its kind says what a row is.
+        student: [B, K], or tokens [B, L, V].
+        teacher: the same shape, dense or `TopK`; a list of several teachers'.
+        batch: normal form; without targets its mask alone says which positions are valid.
+    """
+    teachers: list[Tensor | TopK] = teacher if isinstance(teacher, list) else [teacher]
+    for each in teachers:
+        if each.shape != student.shape:
+            raise RequestError(
+                f"student outputs {tuple(student.shape)} and teacher outputs {tuple(each.shape)}; "
+                "both must have one shape, with the same classes in the same order"
+            )
+    targets, axes, given = batch.get("targets"), 3 if task.kind == "tokens" else 2, batch.get("mask")
+    if student.ndim != axes:
+        raise RequestError(f"outputs {tuple(student.shape)}; {task.kind} need {axes} axes, classes last")
+    if task.kind != "tokens":
+        return Rows(student, teachers, targets, None)
+    if given is not None and given.shape != student.shape[:2]:
+        raise RequestError(f"mask {tuple(given.shape)} for outputs {tuple(student.shape)}; needed [B, L]")
+    labels = student.new_zeros(student.shape[:2], dtype=torch.long) if targets is None else targets
+    _, labels, mask = cast(Tokens, task).positions(student, {**batch, "targets": labels})
+    whole = F.pad(mask, (0, student.shape[1] - mask.shape[1]))  # a causal task leaves out the last position
+    picked = [each.select(whole) if isinstance(each, TopK) else each[whole] for each in teachers]
+    return Rows(student[whole], picked, None if targets is None else labels[mask], whole)
+
+
+def reduce_rows(
+    values: Tensor,
+    mask: Tensor | None,
+    batch: Mapping[str, Any],
+    reduction: RowReduction,
+    *,
+    counted: Tensor | None = None,
+    width: int = 1,
+) -> Tensor:
+    """One value a row as a scalar; means are exact over micro-batches and processes.
+
+    Args:
+        values: [N].
+        mask: [B, L] of sequences, see `Rows`.
+        batch: normal form; its `count` divides where the loop gives one.
+        reduction: one of `REDUCTIONS` for the kind of output.
+        counted: [N], the samples that count, those with a label; None: all. Not for sequences.
+        width: the number of classes, for `mean`.
+    """
+    if mask is not None:
+        return reduce_tokens(
+            values, mask, cast(TokenReduction, reduction), count=_token_count(mask, batch, reduction)
+        )
+    count = denominator(batch, "samples", len(values))
+    if counted is not None:
+        values = values.masked_fill(~counted, 0)
+        count = denominator(batch, "targets", counted.sum())
+    return reduce_samples(values, cast(Reduction, reduction), width=width, count=count)
+
+
+def _token_count(mask: Tensor, batch: Mapping[str, Any], reduction: RowReduction) -> float | Tensor:
+    if reduction == "token_mean":
+        return denominator(batch, "targets", mask.sum())
+    samples = denominator(batch, "samples", len(mask))
+    # Only sequences with a valid position count, and the loop counts all; exact where none is empty.
+    return samples * mask.any(1).sum() / len(mask) if reduction == "sequence_mean" else samples
