@@ -106,11 +106,16 @@ class TopK:
             extrapolate: for another T, take log n + (log_rest(1) - log n) / T as the rest: exact where the
                 dropped logits are equal, an upper bound on the rest mass for T > 1. Needs T = 1 stored.
         """
-        top, rest = widen(self.value) / temperature, self._rest(temperature, extrapolate)
+        top, rest = widen(self.value) / temperature, self.log_rest_at(temperature, extrapolate=extrapolate)
         total = torch.logaddexp(top.logsumexp(-1), rest)
         return top - total.unsqueeze(-1), rest - total
 
-    def _rest(self, temperature: float, extrapolate: bool) -> Tensor:
+    def log_rest_at(self, temperature: float, *, extrapolate: bool = False) -> Tensor:
+        """Logsumexp of the dropped logits / T, [...]; see `log_probabilities`.
+
+        Raises:
+            RequestError: T was not stored, and `extrapolate` is false or T = 1 was not stored either.
+        """
         check_temperature(temperature)
         if temperature in self.temperatures:
             return widen(self.log_rest[..., self.temperatures.index(temperature)])
