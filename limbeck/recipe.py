@@ -123,7 +123,12 @@ class Recipe(BaseModel):
     def training_of(self, teacher: TeacherNetwork) -> Training:
         """How a teacher is trained: [train], with the keys of its own table over it."""
         own = teacher.train.model_dump(exclude_unset=True)
-        return Training(**{**self.train.model_dump(exclude_unset=True), **own})
+        shared = self.train.model_dump(exclude_unset=True)
+        shared.pop("groups", None)  # these are groups of the student's method
+        for name in ("optimizer", "schedule"):
+            if name in own:  # another one has other arguments
+                shared.pop(f"{name}_options", None)
+        return Training(**{**shared, **own})
 
     def all_teachers(self) -> list[TeacherNetwork]:
         """The teachers, however they were written."""

@@ -104,7 +104,7 @@ def test_set_reaches_into_lists_of_tables() -> None:
     assert [teacher.model for teacher in recipe.all_teachers()] == ["resnet-small", "other"]
     assert recipe.training_of(recipe.teachers[0]).epochs == 9
     assert recipe.training_of(recipe.teachers[0]).optimizer == "AdamW"
-    assert recipe.training_of(recipe.teachers[1]) == recipe.train
+    assert recipe.training_of(recipe.teachers[1]) == recipe.train.model_copy(update={"groups": {}})
 
 
 @pytest.mark.parametrize(
@@ -261,3 +261,18 @@ def test_every_key_for_set_exists() -> None:
     assert "train.learning_rate" in keys
     assert "teacher.train.epochs" in keys
     assert all(about for about in keys.values())
+
+
+def test_data_keys_are_the_arguments_of_the_reader() -> None:
+    import inspect
+
+    from limbeck._recipe.sections import Data
+    from limbeck.data.sources import load_source
+
+    arguments = inspect.signature(load_source).parameters
+    assert set(Data.model_fields) - {"labels"} == set(arguments)
+    for name, field in Data.model_fields.items():
+        if name in arguments and name != "source":
+            default = arguments[name].default
+            own = field.get_default(call_default_factory=True)
+            assert own == (list(default) if isinstance(default, tuple) else default)

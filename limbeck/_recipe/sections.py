@@ -30,6 +30,34 @@ class Data(Section):
     root: str | None = Field(
         default=None, description="Folder in which named sets are looked for; else LIMBECK_DATA."
     )
+    seed: int = Field(default=0, ge=0, description="Of drawn splits, labels, limits and views.")
+    labels: Count | None = Field(
+        default=None, description="Labels that students see, class-balanced; teachers see all of them."
+    )
+    limit: Count | None = Field(default=None, description="Training samples, class-balanced; none: all.")
+    augment: list[Literal["crop", "flip"]] = Field(
+        default_factory=list, description="Of training pictures; a new view an epoch."
+    )
+    validation: float = Field(
+        default=0.1, ge=0, lt=1, description="Share drawn from training where the source has no such part."
+    )
+    test: float | None = Field(
+        default=None, ge=0, lt=1, description="The same for test; 0.1 where the source has no split at all."
+    )
+    task: Literal["classes", "values"] | None = Field(
+        default=None, description="What the target is; by default told by its column."
+    )
+    target: str | None = Field(default=None, description='Column of the target; else "label" or "target".')
+    image: str | None = Field(default=None, description="Column of pictures, as paths or bytes.")
+    text: list[str] = Field(default_factory=list, description="Columns of text; they need a tokenizer.")
+    features: list[str] = Field(default_factory=list, description="Columns that are inputs; else all others.")
+    tokenizer: str | None = Field(default=None, description="Hugging Face tokenizer, by name or folder.")
+    max_length: Count = Field(default=128, description="Tokens a text is cut to.")
+    split: str | None = Field(default=None, description="Column that says which part a row belongs to.")
+    size: Count | None = Field(default=None, description="Side in pixels that pictures of a source get.")
+    skip_unreadable: bool = Field(
+        default=False, description="Leave out pictures that cannot be read; else they stop the run."
+    )
 
 
 class Statistics(Section):
