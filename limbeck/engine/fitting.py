@@ -189,8 +189,7 @@ class _Loop:
             if renews and position.step == 0:
                 data = self._begin(stage, number, selected)
             self._epoch(stage, epochs, steps, data, tools)
-        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        self.accelerator.free_memory()
+        self._release()
 
     def _begin(self, stage: Stage, number: int, data: Dataset) -> Dataset:
         return begin(stage, number, data, self.folder, write=self.accelerator.is_main_process)
@@ -247,6 +246,12 @@ class _Loop:
         self.optimizers = dict(zip(tools, prepared, strict=True))
         self.method.optimizers = {name: tool.optimizer for name, tool in tools.items()}
 
+    def _release(self) -> None:
+        """Takes off what preparing put around the method."""
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        vars(self.method).pop("forward", None)  # accelerate leaves the bound original on the instance
+        self.accelerator.free_memory()
+
     def _scored(self, stage: Stage) -> bool:
         return stage.scored and self.validation is not None
 
@@ -293,6 +298,7 @@ class _Loop:
     def _update(self, tool: Tool, micros: list[dict[str, Any]], *, alone: bool) -> None:
         """One optimizer's step: forward and backward of each micro-batch, then the checked step."""
         name, results = tool.update.name, []
+        self.optimizers[name].zero_grad()  # another update's loss may have reached these parameters
         for number, micro in enumerate(micros, 1):
             last = number == len(micros)
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
@@ -304,7 +310,6 @@ class _Loop:
         if tool.clip_norm:
             self.accelerator.clip_grad_norm_(list(tool.update.parameters()), tool.clip_norm)
         self.optimizers[name].step()
-        self.optimizers[name].zero_grad()
         if tool.schedule is not None and tool.by_step:
             tool.schedule.step()  # type: ignore[call-arg]
         for losses in results:

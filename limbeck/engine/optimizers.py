@@ -60,7 +60,7 @@ def check(settings: Training) -> None:
     """Refuses unknown optimizers, schedules and arguments of theirs, before any data is read."""
     _known("optimizer", settings.optimizer, optimizer_names())
     _known("schedule", settings.schedule, schedule_names())
-    parameter = torch.nn.Parameter(torch.zeros(1))
+    parameter = torch.nn.Parameter(torch.zeros(1, 1))
     update = Update("check", {"check": [parameter]})
     for name, group in settings.groups.items():
         check_arguments(
@@ -108,7 +108,10 @@ def override(settings: Training, update: Update) -> Training:
         raise RequestError(
             f"the update {update.name!r} sets {name!r}", near=nearest(name, Training.model_fields)
         )
-    return settings.model_copy(update=dict(update.optimizer))
+    own = dict(update.optimizer)
+    if own.get("optimizer", settings.optimizer) != settings.optimizer:
+        own.setdefault("optimizer_options", None)  # options of one optimizer mean nothing to another
+    return settings.model_copy(update=own)
 
 
 def schedule_by_step(settings: Training) -> bool:

@@ -1,0 +1,186 @@
+"""A resumed run equals the uninterrupted one, whenever it was stopped."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from limbeck.engine import Training, checkpoint, fit
+from limbeck.engine.interruption import Interruption
+from limbeck.engine.listener import Listener
+from limbeck.errors import Interrupted, RequestError
+from tests.engine.test_optimizers import NEEDS
+from tests.engine.tiny import Staged, Supervised, cnn, data, mlp, pictures, same, weights
+
+
+class Stop(Listener):
+    """Notes rates and samples of every step and asks to stop after some steps."""
+
+    wants_index = True
+
+    def __init__(self, after=None):
+        self.after, self.steps = after, []
+        self.interruption = Interruption()
+
+    def on_step(self, event):
+        self.steps.append((dict(event.learning_rates), event.index))
+        if len(self.steps) == self.after:
+            self.interruption.signal_number = signal.SIGINT
+
+
+def run(make, train, settings, folder, *, after=None, resume=False):
+    listener = Stop(after)
+    method = make()
+    stopped = False
+    try:
+        result = fit(
+            method,
+            train,
+            train,
+            settings,
+            folder=folder,
+            resume=resume,
+            listener=listener,
+            interruption=listener.interruption,
+        )
+    except Interrupted as error:
+        assert error.exit_code == 130
+        stopped, result = True, None
+    return method, listener.steps, stopped, result
+
+
+def equal_after_stop(make, train, settings, folder, after):
+    whole, steps, _, result = run(make, train, settings, folder / "whole")
+    _, first, stopped, _ = run(make, train, settings, folder / "cut", after=after)
+    assert stopped
+    resumed, rest, _, again = run(make, train, settings, folder / "cut", resume=True)
+    assert [s for s in first + rest] == steps
+    assert same(weights(resumed), weights(whole))
+    assert [e["terms"] for e in again.history] == [e["terms"] for e in result.history]
+    assert [e["scores"] for e in again.history] == [e["scores"] for e in result.history]
+    assert again.chosen_epoch == result.chosen_epoch
+    assert all(torch.equal(again.weights["chosen"][k], v) for k, v in result.weights["chosen"].items())
+
+
+@pytest.mark.parametrize("after", [1, 3, 4, 5, 8, 11])
+def test_every_moment_of_a_run_with_dropout_and_batch_statistics(tmp_path, after):
+    settings = Training(epochs=3, batch_size=6)
+    equal_after_stop(lambda: Supervised(cnn()), pictures(24), settings, tmp_path, after)
+
+
+@pytest.mark.parametrize("after", [2, 4, 6, 9, 13, 17])
+def test_every_moment_of_stages_with_several_updates(tmp_path, after):
+    settings = Training(epochs=6, batch_size=8, optimizer="AdamW", optimizer_options={}, learning_rate=0.01)
+    equal_after_stop(lambda: Staged(mlp(dropout=0.3)), data(24), settings, tmp_path, after)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "none",
+        "CosineAnnealingLR",
+        "OneCycleLR",
+        "MultiStepLR",
+        "StepLR",
+        "ReduceLROnPlateau",
+        "CyclicLR",
+        "CosineAnnealingWarmRestarts",
+        "LinearLR",
+        "PolynomialLR",
+        "ExponentialLR",
+    ],
+)
+def test_learning_rates_go_on_under_every_schedule(tmp_path, name):
+    options = NEEDS.get(name, {})
+    settings = Training(epochs=4, batch_size=8, schedule=name, schedule_options=options)
+    equal_after_stop(lambda: Supervised(mlp()), data(24), settings, tmp_path, after=7)
+
+
+def test_a_momentum_takes_the_memory_format_of_its_parameter(tmp_path):
+    """A contiguous momentum under a channels_last parameter makes a fused optimizer silently wrong."""
+
+    def make():
+        return Supervised(cnn().to(memory_format=torch.channels_last))
+
+    options = {"momentum": 0.9, "fused": True}
+    settings = Training(epochs=3, batch_size=6, optimizer_options=options)
+    equal_after_stop(make, pictures(24), settings, tmp_path, after=5)
+
+
+def test_a_finished_run_is_read_back_and_trains_no_more(tmp_path):
+    settings = Training(epochs=2, batch_size=8)
+    whole, steps, _, result = run(lambda: Supervised(mlp()), data(), settings, tmp_path)
+    again, more, _, same_result = run(lambda: Supervised(mlp(seed=9)), data(), settings, tmp_path, resume=True)
+    assert more == []
+    assert same(weights(again), weights(whole))
+    assert same_result.history == result.history
+
+
+def test_resume_without_a_checkpoint_starts(tmp_path):
+    settings = Training(epochs=1, batch_size=8)
+    one, *_ = run(lambda: Supervised(mlp()), data(), settings, tmp_path / "a")
+    two, *_ = run(lambda: Supervised(mlp()), data(), settings, tmp_path / "b", resume=True)
+    assert same(weights(one), weights(two))
+
+
+def test_a_checkpoint_of_another_network_seed_or_a_damaged_one_is_refused(tmp_path):
+    settings = Training(epochs=1, batch_size=8)
+    run(lambda: Supervised(mlp()), data(), settings, tmp_path)
+    with pytest.raises(RequestError, match="another network"):
+        fit(Supervised(mlp(width=9)), data(), settings=settings, folder=tmp_path, resume=True)
+    with pytest.raises(RequestError, match="seed 0, not 1"):
+        fit(Supervised(mlp()), data(), settings=settings, folder=tmp_path, resume=True, seed=1)
+    path = checkpoint.newest(tmp_path, "last") / "tensors.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(RequestError, match=r"tensors\.safetensors is damaged"):
+        fit(Supervised(mlp()), data(), settings=settings, folder=tmp_path, resume=True)
+
+
+SCRIPT = """
+import sys
+import torch
+torch.set_num_threads(1)
+from limbeck.engine import Training, fit
+from tests.engine.tiny import Staged, data, mlp
+settings = Training(epochs=60, batch_size=4, checkpoint_seconds=0.02)
+method = Staged(mlp(dropout=0.3))
+print("ready", flush=True)
+fit(method, data(64), data(16, seed=1), settings, folder=sys.argv[1], resume=True)
+torch.save(method.state_dict(), sys.argv[2])
+"""
+
+
+def process(folder, out, kill_after=None):
+    """Runs the script, from its "ready" on for so many seconds at most; whether it was killed, and its time."""
+    command = [sys.executable, "-c", SCRIPT, str(folder), str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout.readline() == "ready\n"
+        begun = time.monotonic()
+        try:
+            assert running.wait(timeout=kill_after) == 0
+        except subprocess.TimeoutExpired:
+            running.send_signal(signal.SIGKILL)
+            return True, 0.0
+        return False, time.monotonic() - begun
+
+
+@pytest.mark.timeout(300)
+def test_killed_processes_go_on_to_the_same_bits(tmp_path):
+    _, seconds = process(tmp_path / "whole", tmp_path / "whole.pt")
+    draw = random.Random(time.time_ns())
+    kills = 0
+    for _ in range(3):
+        killed, _ = process(tmp_path / "cut", tmp_path / "cut.pt", draw.uniform(0.05, 0.3) * seconds)
+        kills += killed
+    process(tmp_path / "cut", tmp_path / "cut.pt")
+    assert kills == 3
+    one, two = torch.load(tmp_path / "whole.pt"), torch.load(tmp_path / "cut.pt")
+    assert same(one, two)
