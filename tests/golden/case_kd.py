@@ -489,6 +489,7 @@ CASES = (
         "soft",
         needs=("logits_s", "logits_t", "labels", "temperatures", "kl_loss", "kl_per_sample"),
         results=soft,
+        tolerance32=2e-5,  # at T = 20 the rounding of a log softmax stands times T^2 = 400
         tolerances={"kl_hot_loss": 1e-7},
         wide_only=("kl_hot_loss",),
     ),
