@@ -58,8 +58,9 @@ class Fit:
     weights: dict[str, dict[str, Tensor]] = field(repr=False)
 
     def load(self, which: Literal["last", "chosen"] = "chosen") -> Method:
-        """Puts the last or the chosen weights into the method and returns it."""
+        """Puts the last or the chosen weights, and their scores, into the method and returns it."""
         restore_method(self.method, self.weights[which])
+        self.method.scores = self.chosen_scores if which == "chosen" else self.scores
         return self.method
 
 
