@@ -7,9 +7,9 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -100,6 +100,7 @@ def compose(name: str) -> str:
 
 def _normal(value: Any) -> str | int | None:
     """A label as text or whole number; None where there is none."""
+    value = value.item() if isinstance(value, np.generic) else value
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, bool):
@@ -108,7 +109,7 @@ def _normal(value: Any) -> str | int | None:
         value = value.decode()
     if isinstance(value, str):
         return compose(value) or None
-    if isinstance(value, Real) and math.isfinite(value) and value == int(value):
+    if isinstance(value, (int, float)) and math.isfinite(value) and value == int(value):
         return int(value)
     raise RequestError(
         f"the label {value!r} is neither text nor a whole number", fix='data.task = "values" for real values'
