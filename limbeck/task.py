@@ -363,16 +363,13 @@ class Tokens(Task):
 
     def counts(self, batch: Mapping[str, Any]) -> dict[str, float]:
         """`samples`: B; `targets`: the positions that count."""
-        targets = batch.get("targets")
-        if targets is None:
+        targets, mask = batch.get("targets"), batch.get("mask")
+        if targets is not None:
+            mask = targets != -100 if mask is None else (targets != -100) & mask.bool()
+        if mask is None:
             return {"samples": float(num_samples(batch)), "targets": 0.0}
-        mask = targets != -100
-        if "mask" in batch:
-            mask = mask & batch["mask"].bool()
-        return {
-            "samples": float(len(targets)),
-            "targets": float((mask[:, 1:] if self.causal else mask).sum()),
-        }
+        valid = (mask[:, 1:] if self.causal else mask).bool()
+        return {"samples": float(len(mask)), "targets": float(valid.sum())}
 
     def measure(self, output: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Per sample: `right`, `tokens` and `negative_log_likelihood`, [B] each, summed over positions."""
