@@ -91,6 +91,12 @@ def reduce_rows(
         counted: [N], the samples that count, those with a label; None: all. Not for sequences.
         width: the number of classes, for `mean`.
     """
+    if reduction == "sum" and batch.get("count") is not None:
+        raise RequestError(
+            "reduction sum over a batch that is cut into micro-batches or spread over processes: "
+            "their mean is taken, which would make the sum smaller",
+            fix="reduction = batchmean, with the weights times the batch size",
+        )
     if mask is not None:
         return reduce_tokens(
             values, mask, cast(TokenReduction, reduction), count=_token_count(mask, batch, reduction)
@@ -103,8 +109,10 @@ def reduce_rows(
 
 
 def _token_count(mask: Tensor, batch: Mapping[str, Any], reduction: RowReduction) -> float | Tensor:
-    if reduction == "token_mean":
-        return denominator(batch, "targets", mask.sum())
     samples = denominator(batch, "samples", len(mask))
+    if reduction == "token_mean":
+        if batch.get("targets") is None and batch.get("mask") is None:
+            return samples * mask[0].sum()  # every position of every sequence
+        return denominator(batch, "targets", mask.sum())
     # Only sequences with a valid position count, and the loop counts all; exact where none is empty.
     return samples * mask.any(1).sum() / len(mask) if reduction == "sequence_mean" else samples
