@@ -180,14 +180,13 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 def _usage(error: Any, arguments: Sequence[str]) -> RequestError:
     """A wrong command line in our words."""
-    context = error.ctx
-    group = typer.main.get_command(app)
-    verb = context.info_name if context is not None and context.parent is not None else ""
-    command = f"limbeck {verb}".strip()
+    verbs: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    verb = next((part for part in arguments if not part.startswith("-")), "")
+    command = f"limbeck {verb}" if verb in verbs else "limbeck"
     help_line = f"{command} --help"
     match type(error).__name__:
         case "NoSuchOption":
-            known = [name for parameter in context.command.params for name in parameter.opts]
+            known = [name for parameter in error.ctx.command.params for name in parameter.opts]
             near = nearest(error.option_name, [*known, *_FLAGS, "--help"])
             return RequestError(
                 f"{command} has no flag {error.option_name}",
@@ -203,12 +202,10 @@ def _usage(error: Any, arguments: Sequence[str]) -> RequestError:
         case "BadParameter":
             name = max(error.param.opts, key=len)
             return RequestError(f"{name} needs a whole number", fix=help_line)
-    if not verb:
-        given = next((part for part in arguments if not part.startswith("-")), "")
-        verbs = list(group.commands)  # type: ignore[attr-defined]
-        near = nearest(given, verbs)
+    if verb not in verbs:
+        near = nearest(verb, verbs)
         fix = near[0] if near else f"one of {', '.join(verbs)}"
-        return RequestError(f"limbeck has no verb {given!r}", near=near[1:], fix=fix)
+        return RequestError(f"limbeck has no verb {verb!r}", near=near[1:], fix=fix)
     return RequestError(f"{command} takes fewer words than were given", fix=help_line)
 
 

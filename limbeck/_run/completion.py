@@ -14,7 +14,8 @@ def complete_recipe(incomplete: str) -> list[str]:
     files = sorted(str(path) for path in folder.glob("*.toml"))
     runs = sorted(str(path.parent) for path in folder.glob("*/resolved.toml"))
     top = sorted(str(path.parent) for path in Path().glob("runs/*/resolved.toml"))
-    return [name for name in [*recipe_names(), *files, *runs, *top] if name.startswith(incomplete)]
+    found = dict.fromkeys([*recipe_names(), *files, *runs, *top])
+    return [name for name in found if name.startswith(incomplete)]
 
 
 def complete_recipe_name(incomplete: str) -> list[str]:

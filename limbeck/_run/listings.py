@@ -59,17 +59,14 @@ def list_methods() -> Listing:
     rows = [
         (
             entry["slug"],
-            ", ".join(entry["tasks"]),
-            ", ".join(entry["needs"]),
             TEACHER[entry["teacher"]],
             entry["title"],
+            ", ".join(entry["tasks"]),
         )
         for entry in method_entries()
     ]
     notes = ("", "limbeck methods SLUG shows one: equations, hyper-parameters, what stays at inference")
-    return Listing(
-        "methods", method_entries(), Table(("method", "for", "needs", "teacher", "what"), rows, notes)
-    )
+    return Listing("methods", method_entries(), Table(("method", "teacher", "what", "for"), rows, notes))
 
 
 def method_text(entry: Mapping[str, Any], width: int = 80) -> str:
@@ -83,7 +80,7 @@ def method_text(entry: Mapping[str, Any], width: int = 80) -> str:
         "read": entry["consulted"],
     }
     parameters = [
-        (name, json.dumps(entry["defaults"].get(name)), about)
+        (name, "" if (default := entry["defaults"].get(name)) is None else json.dumps(default), about)
         for name, about in entry["hyperparameters"].items()
     ]
     parts = [
