@@ -62,12 +62,14 @@ class Update:
     Args:
         every: the steps of an epoch at which it is due, counted from 0; its last step always is.
         optimizer: settings that differ from the recipe's, as `{"learning_rate": 1e-3}`.
+        rate: a factor on its learning rates, whoever set them.
     """
 
     name: str
     trains: Mapping[str, Trained]
     every: int = 1
     optimizer: Mapping[str, Any] = field(default_factory=dict)
+    rate: float = 1.0
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """The parameters of all groups, each once."""

@@ -90,7 +90,7 @@ def build_optimizer(update: Update, settings: Training) -> Optimizer:
             check_arguments(
                 f"{settings.optimizer} (group {name})", make, own.optimizer_options, ("params", "lr")
             )
-            rate = own.learning_rate or settings.learning_rate
+            rate = update.rate * (own.learning_rate or settings.learning_rate)
             groups.append({"params": parameters, "name": name, "lr": rate, **own.optimizer_options})
     if not groups:
         raise RequestError(f"the update {update.name!r} trains no parameter")
