@@ -1,4 +1,4 @@
-"""From what a source reads to `Splits`: parts that are missing are drawn, options are applied, all is said."""
+"""From what a source reads to `Splits`: missing parts are drawn, options applied, and all of it said."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ class Options:
                     fix=f"data.{name} = {DEFAULT_SHARE}",
                 )
         if sum(shares.values()) >= 1:
-            raise RequestError("data.validation and data.test leave nothing to train on", fix="smaller shares")
+            raise RequestError(
+                "data.validation and data.test leave nothing to train on", fix="smaller shares"
+            )
         for name, number in {"size": self.size, "limit": self.limit, "max_length": self.max_length}.items():
             if number is not None and number < 1:
                 raise RequestError(f"data.{name} = {number}: at least 1 is needed")

@@ -153,10 +153,7 @@ class LazyImageDataset(Dataset):
     def batch(self, indices: Indices, view: int | Tensor = 0) -> dict[str, Any]:
         """The pictures at these positions, decoded; views do not differ."""
         chosen = positions(indices, len(self))
-        pixels = [
-            read_image(self.items[i], channels=self.channels, size=self.size, name=self.name(i))
-            for i in chosen.tolist()
-        ]
+        pixels = [self._decode(i) for i in chosen.tolist()]
         sizes = {tuple(picture.shape[1:]): i for picture, i in zip(pixels, chosen.tolist(), strict=True)}
         if len(sizes) > 1:
             shown = ", ".join(f"{width}x{height} ({self.name(i)})" for (height, width), i in sizes.items())
@@ -168,6 +165,12 @@ class LazyImageDataset(Dataset):
             "index": self._index[chosen],
             "view": torch.as_tensor(view).expand(len(chosen)),
         }
+
+    def _decode(self, position: int) -> Tensor:
+        item = self.items[position]
+        return read_image(
+            item, channels=self.channels, size=self.size, name=_name(item, position, self._label)
+        )
 
     def targets(self) -> Tensor:
         """All targets."""
@@ -237,18 +240,19 @@ class Survey:
     notes: tuple[str, ...]
 
 
-def survey(items: Sequence[Encoded], side: int | None = None) -> Survey:
+def survey(groups: Sequence[Sequence[Encoded]], side: int | None = None) -> Survey:
     """Chooses size and channels for pictures, from their headers alone.
 
     Up to 2,000 evenly spaced pictures are looked at. One size: it is kept. Several: the median of the shorter
     sides, at most 224, as a square. Grey is kept as one channel where every single picture is grey.
 
     Args:
-        items: files, or the bytes of files; those that cannot be opened are passed over.
+        groups: files, or the bytes of files, of each part; those that cannot be opened are passed over.
         side: of the square to use in place of a chosen one.
     """
-    step = max(len(items) // _SAMPLE, 1)
-    headers = [header for i in range(0, len(items), step) if (header := _header(items[i])) is not None]
+    step = max(sum(map(len, groups)) // _SAMPLE, 1)
+    looked = [_header(group[i]) for group in groups for i in range(0, len(group), step)]
+    headers = [header for header in looked if header is not None]
     sizes = Counter(header.size for header in headers)
     notes = []
     size = next(iter(sizes), (_LARGEST_SIDE,) * 2) if side is None else (side, side)
@@ -260,7 +264,8 @@ def survey(items: Sequence[Encoded], side: int | None = None) -> Survey:
         )
     grey = bool(headers) and all(header.grey for header in headers)
     if grey and step > 1:
-        grey = all(header is None or header.grey for header in map(_header, items))
+        each = (_header(item) for group in groups for item in group)
+        grey = all(header is None or header.grey for header in each)
     if grey:
         notes.append("all pictures are grey: one channel")
     if any(header.transparent for header in headers):

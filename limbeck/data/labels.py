@@ -15,7 +15,8 @@ from torch import Tensor
 
 from limbeck.errors import RequestError, nearest
 
-_WHOLE_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)")
+#: A whole number as texts write it; tables with gaps write 3 as "3.0".
+_WHOLE_NUMBER = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.0*)?")
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ def _all_whole(found: set[Any]) -> bool:
 
 
 def _number(value: Any) -> Any:
-    return int(value) if isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value) else value
+    written = _WHOLE_NUMBER.fullmatch(value) if isinstance(value, str) else None
+    return int(written[1]) if written else value
 
 
 def _by(order: Literal["value", "text"]) -> Any:

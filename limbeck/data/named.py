@@ -47,7 +47,7 @@ def fashion_mnist(name: str, options: Options) -> Splits:
     raise places.not_found(
         name,
         [str(folder) for folder in folders],
-        "apt install dataset-fashion-mnist, or data.root = the folder in which torchvision made FashionMNIST/raw",
+        "apt install dataset-fashion-mnist, or data.root = the folder where torchvision keeps FashionMNIST",
     )
 
 
@@ -83,7 +83,9 @@ def cifar(name: str, options: Options) -> Splits:
     meta, names, labels = ("batches.meta", "label_names", "labels")
     if not ten:
         meta, names, labels = ("meta", "fine_label_names", "fine_labels")
-    folders = [root / below for root in places.roots(options.root) for below in (folder, "", f"{name}/{folder}")]
+    folders = [
+        root / below for root in places.roots(options.root) for below in (folder, "", f"{name}/{folder}")
+    ]
     found = places.first_with(folders, [*files["train"], *files["test"], meta])
     if found is None:
         looked = [str(path) for path in folders] or [f"{folder}/ in data.root or {places.ENVIRONMENT}"]
@@ -109,7 +111,7 @@ def _entry(path: Path, key: str) -> Any:
 
 
 def read_pickled_arrays(path: Path) -> Any:
-    """A pickle of arrays, texts, lists and mappings; one that names anything else is refused, nothing of it runs."""
+    """A pickle of arrays, texts, lists and mappings; one that names anything else is refused unrun."""
     try:
         return _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
     except (OSError, EOFError, pickle.UnpicklingError, ValueError, TypeError, LookupError) as error:

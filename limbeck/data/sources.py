@@ -22,8 +22,8 @@ _NAMED: Mapping[str, str] = {
 #: Kinds of places -> the function that reads them: (what follows the colon, options) -> Splits.
 _KINDS: Mapping[str, str] = {
     "imagefolder": "limbeck.data.folders:image_folder",
-    "csv": "limbeck.data.tables:csv_source",
-    "parquet": "limbeck.data.tables:parquet_source",
+    "csv": "limbeck.data.files:csv_source",
+    "parquet": "limbeck.data.files:parquet_source",
     "hf": "limbeck.data.hub:hub_source",
 }
 
@@ -51,9 +51,10 @@ def load_source(
     """Reads the data of a recipe.
 
     Args:
-        source: a set by name ("fashion-small", "fashion-mnist", "cifar10", "cifar100"), or "imagefolder:PATH",
-            "csv:PATH", "parquet:PATH", "hf:NAME[:CONFIGURATION]" or "hf:FOLDER", or "module:function", code of
-            the user's that is run and returns `Splits`, (train, validation[, test]) or a mapping of these.
+        source: a set by name ("fashion-small", "fashion-mnist", "cifar10", "cifar100"), or
+            "imagefolder:PATH", "csv:PATH", "parquet:PATH", "hf:NAME[:CONFIGURATION]" or "hf:FOLDER", or
+            "module:function", code of the user's that is run and returns `Splits`, (train, validation[,
+            test]) or a mapping of these.
         root: folder in which named sets and relative image paths of tables are looked for; else LIMBECK_DATA.
         seed: of drawn splits, limits and views.
         target: column of the labels; by default `label` or `target`.
@@ -69,10 +70,12 @@ def load_source(
         size: side in pixels that pictures of an image source are brought to; by default chosen and said.
         limit: training samples, class-balanced; None or 0 = all.
         augment: augmentations of the training pictures: "crop", "flip".
-        skip_unreadable: leave pictures out that cannot be read, and say so; they would stop the run otherwise.
+        skip_unreadable: leave pictures out that cannot be read, and say so; they would stop the run
+            otherwise.
 
     Raises:
-        RequestError: the source does not exist or does not fit the options; the message says what was looked for.
+        RequestError: the source does not exist or does not fit the options; the message says what was
+        looked for.
     """
     options = Options(
         root=None if root is None else Path(root).expanduser(),

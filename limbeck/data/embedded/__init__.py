@@ -1,4 +1,4 @@
-"""The pictures that come with the package: a class-balanced part of Fashion-MNIST (MIT licence, see LICENSE)."""
+"""The pictures that come with the package: a class-balanced part of Fashion-MNIST (MIT, see LICENSE)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROWS, COLUMNS, SIDE = 40, 25, 28
 
 
 def load(name: str, options: Options) -> Splits:
-    """`fashion-small`: 10,000 training, 1,000 validation and 2,000 test pictures, equally many of each class."""
+    """`fashion-small`: 10,000 training, 1,000 validation and 2,000 test pictures, class-balanced."""
     about = provenance()
     classes = about["classes"]
     parts: dict[str, Dataset] = {}
