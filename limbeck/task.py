@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, cast
@@ -12,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limbeck.errors import RequestError
+
+_log = logging.getLogger(__name__)
 
 Kind = Literal["classes", "labels", "values", "tokens", "boxes"]
 Batch = dict[str, Any]
@@ -143,11 +147,29 @@ def denominator(batch: Mapping[str, Any], over: Over, own: float | Tensor) -> fl
 
 
 def declared(model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs that a model's forward declares; all of them when it takes any keyword."""
-    parameters = inspect.signature(_innermost(model).forward).parameters
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+    """The inputs that a model's forward declares; all of them when it takes any keyword.
+
+    What a model is not given is said once for its class.
+    """
+    names, takes_any = inputs_of(model)
+    if takes_any:
         return dict(inputs)
-    return {key: value for key, value in inputs.items() if key in parameters}
+    withheld = tuple(sorted(set(inputs) - set(names)))
+    if withheld:
+        _say_withheld(type(_innermost(model)), withheld)
+    return {key: value for key, value in inputs.items() if key in names}
+
+
+def inputs_of(model: nn.Module) -> tuple[list[str], bool]:
+    """The names of the inputs that a model's forward declares, and whether it takes any keyword besides."""
+    parameters = inspect.signature(_innermost(model).forward).parameters.values()
+    names = [p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    return names, any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+@functools.cache
+def _say_withheld(model: type[nn.Module], names: tuple[str, ...]) -> None:
+    _log.warning("%s takes no %s: not given to it", model.__name__, ", ".join(names))
 
 
 def as_model_type(model: nn.Module, inputs: Any) -> Any:
