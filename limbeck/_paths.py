@@ -130,7 +130,7 @@ def _unknown(model: nn.Module, text: str, name: str, names: Mapping[str, nn.Modu
         return RequestError(f"{kind} has no layer {text!r}: it holds no modules at all")
     parent = next((p for p in _ancestors(name) if p in names), "")
     inside = [known for known in names if known.rpartition(".")[0] == parent]
-    near = nearest(name, names) or inside
+    near = nearest(name, names) or inside or [parent]
     return RequestError(f"{kind} has no layer {text!r}", near=near, fix="list all with `limbeck layers`")
 
 

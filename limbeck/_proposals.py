@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from torch import Tensor, nn
@@ -63,7 +64,7 @@ class _Depths:
         if main and (len(self.maps) < 2 or _mostly_after(self.maps, values, seen)):
             self.maps = []
         self.stack = None if self.maps else main
-        self.others = [] if self.maps or main else _between_weights(values)
+        self.others = [] if self.maps or main else _between_weights(values, seen)
 
     def agree(self, other: _Depths) -> None:
         """Chooses stacks of the same name in both networks, as the encoders of two encoder-decoders."""
@@ -251,15 +252,12 @@ def _mostly_after(maps: Sequence[str], values: Sequence[_Value], seen: Survey) -
     return 2 * last.events[0].done < seen.flops
 
 
-def _between_weights(values: Sequence[_Value]) -> list[str]:
+def _between_weights(values: Sequence[_Value], seen: Survey) -> list[str]:
     """The last value before each next weighted layer, as the activations of a multilayer perceptron."""
-    rows: list[list[_Value]] = []
-    for value in values:
-        module = value.events[0].module
-        if not rows or (_num_weights(module) and not list(module.children())):
-            rows.append([])
-        rows[-1].append(value)
-    return [row[-1].path for row in rows]
+    weighted = [bool(_num_weights(e.module)) and not list(e.module.children()) for e in seen.events]
+    before = dict(zip(map(id, seen.events), accumulate(weighted), strict=True))
+    rows = {before[id(value.events[0])]: value.path for value in values}
+    return list(rows.values())
 
 
 def _num_weights(module: nn.Module) -> int:

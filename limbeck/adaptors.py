@@ -121,7 +121,8 @@ def tokens_to_map(value: Tensor) -> Tensor:
             f"tokens {tuple(value.shape)} are not a square grid after at most two class tokens",
             fix="pair layers with equally many tokens",
         )
-    return value[:, value.shape[1] - side * side :].transpose(1, 2).unflatten(2, (side, side))
+    cells = value[:, value.shape[1] - side * side :].transpose(1, 2)
+    return cells.reshape(*cells.shape[:2], side, side)
 
 
 def map_to_tokens(value: Tensor) -> Tensor:

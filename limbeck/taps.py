@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import logging
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from limbeck._hooks import Check, Hook, NotCalledError, State, Stop, Want, place
 from limbeck._layers import Layer, layers
@@ -68,6 +70,8 @@ class Taps:
         # The parameters that each value is computed from; None before the dry pass.
         self._feeds: dict[str, tuple[str, ...]] | None = None
         self._handles = place(self._wants, self._state)
+        # A model outlives the taps that were tried on it: hooks that nobody can use any more are taken off.
+        weakref.finalize(self, _take_off, self._handles).atexit = False
         _forget_compiled(model, self.paths)
 
     def __call__(self, batch: Mapping[str, Any], *, output: bool = True) -> Record:
@@ -120,9 +124,7 @@ class Taps:
 
     def remove(self) -> None:
         """Takes the hooks off the model; the object cannot be called any more."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        _take_off(self._handles)
 
     def _run(self, model: nn.Module, batch: Mapping[str, Any], stop: bool) -> tuple[Any, dict[str, Tensor]]:
         """Calls the model with recording on: what it said and the values by path, in the order asked for."""
@@ -214,6 +216,12 @@ def untapped(model: nn.Module) -> nn.Module:
                 del hooks[key]
                 marks.pop(key, None)
     return network
+
+
+def _take_off(handles: list[RemovableHandle]) -> None:
+    for handle in handles:
+        handle.remove()
+    handles.clear()
 
 
 def _forget_compiled(model: nn.Module, paths: Sequence[str]) -> None:
