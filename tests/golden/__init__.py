@@ -34,6 +34,8 @@ from torch import Tensor
 MODULES = {
     "kd": "tests.golden.case_kd",
     "peer_mutual_kd": "tests.golden.case_peer_mutual_kd",
+    "semckd": "tests.golden.case_semckd",
+    "sskd": "tests.golden.case_sskd",
 }
 
 #: Every method that golden files exist for. Those without a module are not built yet.
