@@ -18,6 +18,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -77,11 +78,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def literal(value: Any) -> str:
-    """A value as it is written in a recipe."""
-    return "" if value is None else f"`{json.dumps(value)}`"
-
-
 def method_table(entries: Sequence[Mapping[str, Any]], folder: str) -> str:
     """One line a method, with a link to its page."""
     head = ("method", "what", "paper", "for", "needs", "teacher", "at inference")
@@ -91,7 +87,7 @@ def method_table(entries: Sequence[Mapping[str, Any]], folder: str) -> str:
             one["title"],
             one["paper"],
             ", ".join(one["tasks"]),
-            ", ".join(one["needs"]),
+            "; ".join(one["needs"]),
             TEACHER[one["teacher"]],
             one["deployed"],
         )
@@ -105,11 +101,11 @@ def method_page(one: Mapping[str, Any]) -> str:
     module, _, name = one["class"].partition(":")
     about = inspect.getdoc(resolve(one["slug"])) or ""
     hyperparameters = [
-        (f"`{key}`", literal(one["defaults"][key]), text) for key, text in one["hyperparameters"].items()
+        (f"`{key}`", default_text(one["defaults"][key]), text) for key, text in one["hyperparameters"].items()
     ]
     facts = [
         ("for", ", ".join(one["tasks"])),
-        ("needs", ", ".join(one["needs"])),
+        ("needs", "; ".join(one["needs"])),
         ("teacher", TEACHER[one["teacher"]]),
         ("at inference", one["deployed"]),
         ("reads layers", "yes" if one["taps"] else "no"),
@@ -136,17 +132,38 @@ def method_page(one: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
-    """Name, type, default and meaning of every key of a recipe, tables first opened, then their keys."""
+def tables(recipe: type[BaseModel]) -> dict[type[BaseModel], str]:
+    """The tables of a recipe by their type, each under its shortest name: `[teacher.train]` is `[train]`."""
+    found: dict[type[BaseModel], str] = {recipe: ""}
+    waiting = [recipe]
+    while waiting:
+        model = waiting.pop(0)
+        for name, field in model.model_fields.items():
+            inner = inner_model(field.annotation)
+            if inner and inner not in found:
+                found[inner] = f"{found[model]}.{name}".lstrip(".")
+                waiting.append(inner)
+    return found
+
+
+def keys(model: type[BaseModel], names: Mapping[type[BaseModel], str]) -> Iterator[tuple[str, str, str, str]]:
+    """Name, type, default and meaning of every key of a table."""
     for name, field in model.model_fields.items():
         inner = inner_model(field.annotation)
-        default = field.get_default(call_default_factory=True) if not field.is_required() else "required"
-        written = default if default == "required" else f"`{default_text(default)}`"
-        shown = f"[{prefix}{name}]" if inner else f"{prefix}{name}"
-        about = field.description or (inspect.getdoc(inner) if inner else "") or ""
-        yield f"`{shown}`", f"`{type_text(field.annotation)}`", "" if inner else written, about
         if inner:
-            yield from keys(inner, f"{prefix}{name}.")
+            anchor = re.sub(r"[^a-z0-9_]", "", names[inner])
+            shown = f"table [`{names[inner]}`](#{anchor})"
+            text = type_text(field.annotation, {inner: "table"})
+            shown += "" if text == "table" else f", as `{text}`"
+            default = ""
+        else:
+            shown = f"`{type_text(field.annotation)}`"
+            default = (
+                "required"
+                if field.is_required()
+                else default_text(field.get_default(call_default_factory=True))
+            )
+        yield f"`{name}`", shown, default, field.description or ""
 
 
 def inner_model(annotation: Any) -> type[BaseModel] | None:
@@ -156,28 +173,37 @@ def inner_model(annotation: Any) -> type[BaseModel] | None:
     return next(filter(None, map(inner_model, typing.get_args(annotation))), None)
 
 
-def type_text(annotation: Any) -> str:
-    """An annotation in short: module names are left out."""
-    if typing.get_origin(annotation) is typing.Annotated:
-        return type_text(typing.get_args(annotation)[0])
-    text = (
-        annotation.__name__
-        if isinstance(annotation, type) and not typing.get_args(annotation)
-        else str(annotation)
-    )
-    text = re.sub(r"Annotated\[([^,]+), [^|]*\]", r"\1", text)
-    return re.sub(r"\b(?:[a-z_]+\.)+", "", text).replace("'", '"')
+def type_text(annotation: Any, names: Mapping[Any, str] | None = None) -> str:
+    """An annotation in short; that a key may be left out is told by its default."""
+    names = names or {}
+    if annotation in names:
+        return names[annotation]
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return type_text(inner[0], names)
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(type_text(one, names) for one in inner if one is not types.NoneType)
+    if origin is typing.Literal:
+        return " | ".join(json.dumps(one) for one in inner)
+    if origin is not None:
+        return f"{origin.__name__}[{', '.join(type_text(one, names) for one in inner)}]"
+    return str(getattr(annotation, "__name__", annotation))
 
 
 def default_text(value: Any) -> str:
-    """A default as JSON writes it, which is nearly TOML; `none` for a key that may be left out."""
-    return "none" if value is None else json.dumps(value, default=str)
+    """A default as JSON writes it, which is nearly TOML; nothing for a key that may be left out."""
+    return "" if value is None else f"`{json.dumps(value)}`"
 
 
 def recipe_page() -> str:
-    """All keys of a recipe."""
-    head = ("key", "type", "default", "meaning")
-    return f"# Keys of a recipe\n\n{NOTE}\n\n{inspect.getdoc(Recipe)}\n\n{table(head, list(keys(Recipe)))}\n"
+    """All keys of a recipe, a section for each table."""
+    names = tables(Recipe)
+    parts = ["# Keys of a recipe", NOTE]
+    for model, name in names.items():
+        parts += [f"## `{name}`"] if name else []
+        about = (inspect.getdoc(model) or "").partition("\n\n")[0]
+        parts += [about, table(("key", "type", "default", "meaning"), list(keys(model, names)))]
+    return "\n\n".join(parts) + "\n"
 
 
 def help_of(*verb: str) -> str:
