@@ -284,7 +284,7 @@ class _Loop:
     ) -> tuple[int, tuple[int, ...]]:
         """Every update that is due, on the same batch or each on its own next one."""
         micros: list[dict[str, Any]] = []
-        samples, index = 0, ()
+        samples, index = 0, tuple[int, ...]()
         for tool in tools.values():
             if not due(step, tool.update.every, steps):
                 continue
@@ -312,7 +312,7 @@ class _Loop:
             self.accelerator.clip_grad_norm_(list(tool.update.parameters()), tool.clip_norm)
         self.optimizers[name].step()
         if tool.schedule is not None and tool.by_step:
-            tool.schedule.step()  # type: ignore[call-arg]
+            tool.schedule.step()
         for losses in results:
             self.means.add(losses.terms, 1 / len(results), "" if alone else name)
             self.notes.update(losses.notes)

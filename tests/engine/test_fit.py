@@ -247,7 +247,11 @@ def test_frozen_parts_and_the_teacher_do_not_move():
 def test_mixed_precision_trains_and_leaves_float32_weights(precision):
     method = Supervised(cnn())
     result = fit(
-        method, pictures(), pictures(seed=1), Training(epochs=3, batch_size=8), machine=Machine(precision=precision)
+        method,
+        pictures(),
+        pictures(seed=1),
+        Training(epochs=3, batch_size=8),
+        machine=Machine(precision=precision),
     )
     assert all(p.dtype == torch.float32 for p in method.parameters())
     assert math.isfinite(result.history[-1]["terms"]["hard"])

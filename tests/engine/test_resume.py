@@ -116,7 +116,9 @@ def test_a_momentum_takes_the_memory_format_of_its_parameter(tmp_path):
 def test_a_finished_run_is_read_back_and_trains_no_more(tmp_path):
     settings = Training(epochs=2, batch_size=8)
     whole, steps, _, result = run(lambda: Supervised(mlp()), data(), settings, tmp_path)
-    again, more, _, same_result = run(lambda: Supervised(mlp(seed=9)), data(), settings, tmp_path, resume=True)
+    again, more, _, same_result = run(
+        lambda: Supervised(mlp(seed=9)), data(), settings, tmp_path, resume=True
+    )
     assert more == []
     assert same(weights(again), weights(whole))
     assert same_result.history == result.history
