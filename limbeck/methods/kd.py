@@ -183,7 +183,9 @@ class KD(Method):
             each if isinstance(each, Teacher) else Teacher(each, task=self.task) for each in given
         ]
         self.mixing, self.teacher_weights = mixing, weights
-        paper = _paper(variant, standardize)
+        paper = _PAPERS.get((variant, standardize))
+        if paper is None:
+            raise RequestError(f"variant {variant!r}; needed soft or decoupled")
         self.variant, self.standardize, self.population = variant, standardize, population
         self.temperature = paper.temperature if temperature is None else temperature
         self.alpha = alpha
@@ -268,9 +270,11 @@ class KD(Method):
                 else standardize(each, population=self.population)
                 for each in outputs
             ]
+        dense = [each for each in outputs if isinstance(each, Tensor)]
+        if len(dense) < len(outputs) and self.task.kind not in ("classes", "tokens"):
+            raise RequestError(f"top-k targets are for classes; the task has {self.task.kind}")
         if len(outputs) == 1:
             return outputs[0]
-        dense = [each for each in outputs if isinstance(each, Tensor)]
         if len(dense) < len(outputs):
             raise RequestError("top-k targets of several teachers cannot be mixed", fix="keep all logits")
         return mix_logits(dense, self.temperature, self.mixing, self.teacher_weights)
@@ -349,16 +353,23 @@ class KD(Method):
         for name in ("target_weight", "non_target_weight", "warmup", "margin"):
             if not getattr(self, name) >= 0:
                 raise RequestError(f"{name} {getattr(self, name)}; needed a number >= 0")
+        self._check_read()
         if self.variant == "decoupled":
-            if self.rest != "bucket":
-                raise RequestError(f"rest {self.rest!r}; the decoupled terms need bucket")
             _check_three_classes(getattr(self.task, "num_classes", None))
 
-
-def _paper(variant: str, standardize: bool) -> _Paper:
-    if (variant, standardize) not in _PAPERS:
-        raise RequestError(f"variant {variant!r}; needed soft or decoupled")
-    return _PAPERS[variant, standardize]
+    def _check_read(self) -> None:
+        """Refuses a setting that another one keeps from being read."""
+        soft, one = self.variant == "soft", len(self.teachers) == 1
+        for name, usual, idle, reader in (
+            ("target_weight", 1.0, soft, 'variant = "decoupled"'),
+            ("non_target_weight", 8.0, soft, 'variant = "decoupled"'),
+            ("population", False, not self.standardize, "standardize = true"),
+            ("margin", 0.0, self.regression != "bounded", 'regression = "bounded"'),
+            ("mixing", "arithmetic", one, "several teachers"),
+            ("rest", "bucket", not soft, 'variant = "soft"'),
+        ):
+            if idle and getattr(self, name) != usual:
+                raise RequestError(f"{name} {getattr(self, name)!r} is only read with {reader}")
 
 
 def _weights(

@@ -17,7 +17,16 @@ from limbeck.errors import LimbeckError
 from tests.golden import MODULES, SLUGS, Arrays, Case, Results
 
 #: What a wrong file or a wrong implementation raises while a case runs; anything else is a fault of ours.
-TROUBLE = (LimbeckError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+TROUBLE = (
+    AssertionError,
+    LimbeckError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,12 @@ def test_both_forms_of_weights_are_kept() -> None:
         ({"variant": "dkd"}, "variant 'dkd'"),
         ({"variant": "decoupled", "target_weight": -1.0}, "target_weight -1.0"),
         ({"variant": "decoupled", "non_target_weight": -1.0}, "non_target_weight -1.0"),
-        ({"variant": "decoupled", "rest": "uniform"}, "bucket"),
+        ({"variant": "decoupled", "rest": "uniform"}, 'only read with variant = "soft"'),
+        ({"non_target_weight": 2.0}, 'only read with variant = "decoupled"'),
+        ({"target_weight": 2.0}, 'only read with variant = "decoupled"'),
+        ({"population": True}, "only read with standardize"),
+        ({"margin": 1.0, "task": Regression()}, "bounded"),
+        ({"mixing": "geometric"}, "several teachers"),
         ({"variant": "decoupled", "task": Classification(2)}, "at least 3"),
         ({"variant": "decoupled", "task": MultiLabel()}, "labels"),
         ({"standardize": True, "task": Regression()}, "values"),
@@ -122,6 +127,8 @@ def test_wrong_token_batches_are_refused() -> None:
         assert words in str(caught.value)
     with pytest.raises(RequestError, match="both must have one shape"):
         losses(kd(Tokens()), student, logits(3, 4, 6), targets=TOKENS)
+    with pytest.raises(RequestError, match="top-k targets are for classes"):
+        losses(kd(MultiLabel(), alpha=1.0), logits(6, 4), top_k(logits(6, 4), 2, [4.0]))
     method = KD(nn.Identity(), teachers=[nn.Identity()] * 2)
     with pytest.raises(RequestError, match="cannot be mixed"):
         losses(method, logits(6, 4), [logits(6, 4), top_k(logits(6, 4), 2, [4.0])], targets=LABELS)
