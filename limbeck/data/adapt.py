@@ -32,12 +32,12 @@ def adapted(data: Any, targets: Tensor | None = None) -> Dataset:
         data = (data,) if targets is None else (data, targets)
     if isinstance(data, (tuple, list)) and 1 <= len(data) <= 2 and isinstance(data[0], (Tensor, np.ndarray)):
         return ArrayDataset(_tensor(data[0]), _tensor(data[1]) if len(data) == 2 else targets)
-    if isinstance(data, Mapping):
-        return _from_mapping(data, targets)
     if type(data).__module__.split(".")[0] == "datasets":
         from limbeck.data.hub import from_hub
 
         return from_hub(data)
+    if isinstance(data, Mapping):
+        return _from_mapping(data, targets)
     if callable(getattr(data, "__getitem__", None)) and callable(getattr(data, "__len__", None)):
         return MapDataset(data, targets=targets)
     raise RequestError(
@@ -59,7 +59,10 @@ def _from_mapping(data: Mapping[str, Any], targets: Tensor | None) -> Dataset:
 
 def _tensor(value: Any) -> Tensor:
     """A tensor of the same values; pictures [N, H, W] and [N, H, W, C] of bytes become [N, C, H, W]."""
-    tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.ascontiguousarray(value))
+    try:
+        tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.ascontiguousarray(value))
+    except TypeError as error:
+        raise RequestError(f"a {type(value).__name__} of other things than numbers is no input") from error
     if tensor.dtype == torch.float64:
         tensor = tensor.float()
     if tensor.dtype != torch.uint8:

@@ -7,11 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast, overload
 
+import torch
+from torch import Tensor
+
 from limbeck.data.assembly import Options, part_of
-from limbeck.data.dataset import Dataset, Splits
-from limbeck.data.images import Encoded
+from limbeck.data.dataset import ArrayDataset, Dataset, Splits
+from limbeck.data.images import Encoded, LazyImageDataset, survey
 from limbeck.data.labels import listed
-from limbeck.data.tables import Columns, Table, read_tables, table_source
+from limbeck.data.rows import numbers
+from limbeck.data.tables import TARGETS, Columns, Table, image_column, padded_tokens, table_source
 from limbeck.errors import RequestError, require
 
 #: Files of a folder that `save_to_disk` wrote.
@@ -33,7 +37,11 @@ def hub_source(place: str, options: Options) -> Splits:
 
 
 def from_hub(data: Any) -> Dataset:
-    """One `datasets.Dataset` as a `Dataset`, by its columns; see `limbeck.data.as_dataset`."""
+    """One `datasets.Dataset` as a `Dataset`; see `limbeck.data.as_dataset`.
+
+    Values stay as they are, for another part of the same data must be read alike: class numbers, real values,
+    numbers as inputs. Texts, as labels or inputs, need `load_source`, which sees all parts at once.
+    """
     import datasets
 
     if not isinstance(data, datasets.Dataset):
@@ -41,7 +49,34 @@ def from_hub(data: Any) -> Dataset:
             f"a datasets.{type(data).__name__}; needed a datasets.Dataset",
             fix='choose a split: data["train"]; a stream has no sample identities',
         )
-    return read_tables({"train": _table(data, "the data set")}, Options()).parts["train"]
+    table = _table(data, "the data set")
+    named = [*(name for name in TARGETS if name in table.columns), *table.classes]
+    target = named[0] if named else None
+    targets = None if target is None else _as_they_are(table, target)
+    image = image_column(table, target, Options())
+    if image is not None:
+        items = table.columns[image]
+        return LazyImageDataset(items, targets, channels=survey([items]).channels, label=table.label)
+    if "input_ids" in table.columns:
+        return ArrayDataset(padded_tokens({"train": table})["train"], targets)
+    columns = [_as_they_are(table, name).float() for name in table.columns if name != target]
+    if not columns:
+        raise RequestError(f"the data set has no column beside {target!r}")
+    return ArrayDataset(torch.stack(columns, dim=1), targets)
+
+
+def _as_they_are(table: Table, name: str) -> Tensor:
+    """A column of numbers: whole ones as int64, -1 where missing; others as float32, NaN where missing."""
+    column = table.columns[name]
+    found = numbers(column)
+    if found is None or any(isinstance(value, str) for value in column):
+        raise RequestError(
+            f"the column {name!r} holds other things than numbers",
+            fix="limbeck.data.load_source, which reads all parts at once; or remove the column",
+        )
+    values = torch.tensor(found, dtype=torch.float64)
+    whole = all(value is None or isinstance(value, int) for value in column)
+    return values.nan_to_num(-1).long() if whole else values.float()
 
 
 def _load(place: str, source: str) -> Any:

@@ -110,11 +110,11 @@ def read_tables(parts: Mapping[str, Table], options: Options) -> Reading:
     target = _target_column(train, options)
     notes: list[str] = []
     task, targets, plain = _targets(parts, target, options, notes)
-    image = _image_column(train, target, options)
+    image = image_column(train, target, options)
     if image is not None:
         return _pictures(parts, image, targets, task, options, notes)
     if "input_ids" in train.columns and not options.features and not options.text:
-        inputs = _padded(parts)
+        inputs = padded_tokens(parts)
         plain = {**plain, "kind": "tokens", "names": list(inputs["train"])}
     elif options.text:
         inputs = _tokenized(parts, options)
@@ -225,7 +225,7 @@ def _real_targets(
     return Regression(), scaled, {"target": {"name": target, "mean": mean, "std": std}}
 
 
-def _image_column(table: Table, target: str, options: Options) -> str | None:
+def image_column(table: Table, target: str | None, options: Options) -> str | None:
     """The column of pictures: as asked for, or the only one that starts with a picture's bytes or path."""
     if options.image is not None:
         _column(table, options.image, "data.image")
@@ -301,7 +301,7 @@ def _item(value: Any, row: int, table: Table, folder: Path) -> Encoded:
     raise RequestError(f"{table.label}: row {row} has no picture", fix="leave the row out")
 
 
-def _padded(parts: Mapping[str, Table]) -> dict[str, Inputs]:
+def padded_tokens(parts: Mapping[str, Table]) -> dict[str, Inputs]:
     """Columns of tokens as tensors, padded with 0 to the longest text; the mask says what is padding."""
     train = parts["train"]
     names = [name for name in TOKENS if name in train.columns]
@@ -348,6 +348,6 @@ def _rows(
     texts = sum(1 for column in encoder.columns if column.categories)
     notes.append(
         f"{len(chosen)} columns are inputs of width {encoder.width}: {len(chosen) - texts} of numbers, "
-        f"centred and scaled by the training rows, {texts} of categories; a number not known is taken as the mean"
+        f"centred and scaled by the training rows, {texts} of categories; an unknown number becomes the mean"
     )
     return encoder, inputs

@@ -16,7 +16,7 @@ from limbeck.errors import RequestError, RunError
 
 
 class Noisy:
-    """A set as people write it: targets listed, pictures from files, a transform that draws from all generators."""
+    """A set as people write it: targets listed, and a transform that draws from all generators."""
 
     def __init__(self, number: int = 8) -> None:
         self.targets = [i % 3 for i in range(number)]

@@ -109,7 +109,17 @@ def test_fingerprint_follows_content_and_choice() -> None:
 
 
 def test_digest_is_unambiguous() -> None:
-    values: list[Any] = ["ab", b"ab", ["a", "b"], ["ab"], {"a": "b"}, 1, "1", torch.tensor([1]), torch.tensor([[1]])]
+    values: list[Any] = [
+        "ab",
+        b"ab",
+        ["a", "b"],
+        ["ab"],
+        {"a": "b"},
+        1,
+        "1",
+        torch.tensor([1]),
+        torch.tensor([[1]]),
+    ]
     assert len({digest(value) for value in values}) == len(values)
     assert digest("a", "b") != digest("ab")
 
@@ -170,12 +180,16 @@ def test_as_dataset_takes_arrays() -> None:
     assert as_dataset(data) is data
     bytes_last = np.zeros((4, 6, 5, 3), np.uint8)
     assert as_dataset((bytes_last, np.arange(4))).batch([0])["inputs"].shape == (1, 3, 6, 5)
-    assert as_dataset((np.zeros((4, 6, 5), np.uint8), [0] * 0 or np.arange(4))).batch([1])["inputs"].shape == (1, 1, 6, 5)
+    assert as_dataset((np.zeros((4, 6, 5), np.uint8), [0] * 0 or np.arange(4))).batch([1])[
+        "inputs"
+    ].shape == (1, 1, 6, 5)
     assert as_dataset(np.zeros((4, 2))).batch([0])["inputs"].dtype == torch.float32
     tokens = as_dataset({"input_ids": torch.ones(3, 2).long(), "labels": torch.tensor([0, 1, 0])})
     assert tokens.batch([1])["inputs"]["input_ids"].tolist() == [[1, 1]]
     assert tokens.targets().tolist() == [0, 1, 0]
-    named = as_dataset({"inputs": torch.rand(3, 2), "targets": torch.tensor([0, 1, 0]), "index": torch.tensor([7, 8, 9])})
+    named = as_dataset(
+        {"inputs": torch.rand(3, 2), "targets": torch.tensor([0, 1, 0]), "index": torch.tensor([7, 8, 9])}
+    )
     assert named.batch([2])["index"].tolist() == [9]
 
 

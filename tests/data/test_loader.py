@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,14 @@ def ids(loader: Loader) -> list[list[int]]:
     return [[i for micro in micros for i in micro["index"].tolist()] for micros in loader]
 
 
+def flat(batches: Iterable[list[int]]) -> list[int]:
+    return [i for batch in batches for i in batch]
+
+
 def test_every_sample_once_in_an_order_of_seed_stage_and_epoch() -> None:
     data = numbered(40)
     first = ids(Loader(data, 8, seed=0, stage=0, epoch=1))
-    assert sorted(sum(first, [])) == list(range(40))
+    assert sorted(flat(first)) == list(range(40))
     assert [len(batch) for batch in first] == [8] * 5
     assert first == ids(Loader(data, 8, seed=0, stage=0, epoch=1))
     others = [(1, 0, 1), (0, 1, 1), (0, 0, 2)]
@@ -63,7 +68,7 @@ def test_ranks_and_micro_batches_cut_the_same_batches(number: int, micro_batches
     ]
     for step, pieces in enumerate(zip(*ranks, strict=True)):
         slices = [micro["index"].tolist() for micros in pieces for micro in micros]
-        assert sum(slices, []) == whole[step]
+        assert flat(slices) == whole[step]
         assert max(map(len, slices)) - min(map(len, slices)) <= 1
         assert min(map(len, slices)) >= 1
 
@@ -105,12 +110,12 @@ def test_a_longer_epoch_is_several_passes() -> None:
     loader = Loader(data, 8, seed=0, length=32)
     batches = ids(loader)
     assert [len(batch) for batch in batches] == [8, 8, 8, 8]
-    passes = sum(batches, [])
+    passes = flat(batches)
     assert all(sorted(passes[i : i + 10]) == list(range(10)) for i in (0, 10, 20))
     assert passes[:10] != passes[10:20]
     assert len(set(passes[30:])) == 2
     assert ids(Loader(data, 8, seed=0, length=32, start_batch=2)) == batches[2:]
-    assert sorted(sum(ids(Loader(data, 8, seed=0, length=4)), [])) == sorted(passes[:4])
+    assert sorted(flat(ids(Loader(data, 8, seed=0, length=4)))) == sorted(passes[:4])
 
 
 def test_passes_may_have_views_of_their_own() -> None:
@@ -160,7 +165,7 @@ def test_positions_say_the_whole_batch() -> None:
     loader = Loader(numbered(20), 6, seed=0, rank=1, world=2)
     both = [Loader(numbered(20), 6, seed=0, rank=rank, world=2) for rank in range(2)]
     for step in range(loader.num_batches):
-        assert loader.positions(step).tolist() == sum((ids(each)[step] for each in both), [])
+        assert loader.positions(step).tolist() == flat(ids(each)[step] for each in both)
 
 
 @pytest.mark.parametrize(
