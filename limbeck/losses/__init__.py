@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from limbeck.losses.boxes import dense_divergence
 from limbeck.losses.checks import (
     check_finite,
     check_labels,
@@ -38,7 +37,6 @@ __all__ = [
     "check_same_shape",
     "check_temperature",
     "decoupled_terms",
-    "dense_divergence",
     "feature_error",
     "js_divergence",
     "kl_divergence",

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from limbeck.errors import RequestError
-from limbeck.losses.boxes import Activation
 from limbeck.losses.checks import check_same_shape
 from limbeck.losses.reductions import Count, reduce_samples, widen
+from limbeck.losses.soft import Activation
 
 
 def legacy_divergence(

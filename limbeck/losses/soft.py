@@ -18,6 +18,7 @@ from limbeck.losses.checks import check_same_shape, check_temperature
 from limbeck.losses.reductions import Count, Reduction, reduce_samples, widen
 
 Mixing = Literal["arithmetic", "geometric"]
+Activation = Literal["softmax", "sigmoid"]
 
 
 def log_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:

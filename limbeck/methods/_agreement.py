@@ -19,8 +19,8 @@ from limbeck.losses import (
     smooth_absolute_error,
     softened_divergence,
 )
-from limbeck.losses.boxes import Activation
 from limbeck.losses.peers import foreground_weight, legacy_divergence
+from limbeck.losses.soft import Activation
 from limbeck.task import denominator
 
 Peer = Literal["pairs", "ensemble", "js"]

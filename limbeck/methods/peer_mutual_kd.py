@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from limbeck.ensemble import Combining, Ensemble, disagreement
 from limbeck.errors import RequestError, nearest
 from limbeck.losses import check_temperature
-from limbeck.losses.boxes import Activation
+from limbeck.losses.soft import Activation
 from limbeck.method import Card, Method, Stage, Update
 from limbeck.methods._agreement import (
     Agreement,

@@ -9,7 +9,6 @@ from torch import Tensor
 from limbeck.losses import (
     bernoulli_divergence,
     decoupled_terms,
-    dense_divergence,
     js_divergence,
     kl_divergence,
     log_probabilities,
@@ -37,7 +36,6 @@ DIVERGENCES = {
     "js": js_divergence,
     "bernoulli": bernoulli_divergence,
     "decoupled": lambda z, v, t: sum(decoupled_terms(z, v, TARGETS, t)).mean(),
-    "dense": lambda z, v, t: dense_divergence(z[None], v[None], t),
     "bucket": lambda z, v, t: _sparse(z, v, t, "bucket"),
     "uniform": lambda z, v, t: _sparse(z, v, t, "uniform"),
     "renormalize": lambda z, v, t: _sparse(z, v, t, "renormalize"),
