@@ -95,15 +95,14 @@ def _walk(
 def _is_wrapper(module: nn.Module, child_name: str) -> bool:
     """Whether a module does nothing but wrap the child of this name."""
     if child_name == "body":
-        return set(module._modules) <= _PREPROCESSED
+        return _PREPROCESSED.issuperset(module._modules.keys())
     return child_name in _WRAPPERS and len(module._modules) == 1
 
 
 def plain(model: nn.Module) -> nn.Module:
     """The network inside wrappers of compilation and data parallelism, its preprocessing kept."""
-    for name in ("module", "_orig_mod"):
-        inner = model._modules.get(name)
-        if inner is not None and _is_wrapper(model, name):
+    for name, inner in model._modules.items():
+        if inner is not None and name in ("module", "_orig_mod") and _is_wrapper(model, name):
             return plain(inner)
     return model
 

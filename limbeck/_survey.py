@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from limbeck._paths import first_tensor, module_names, plain
-from limbeck.task import Task
+from limbeck.task import Task, move
 
 
 @dataclass
@@ -95,7 +95,7 @@ def survey(model: nn.Module, batch: Mapping[str, Any], task: Task, *, training: 
             if id(module) in names:
                 hooks.callback(module.register_forward_pre_hook(before).remove)
                 hooks.callback(module.register_forward_hook(after).remove)
-        output = task.call(network, batch)
+        output = task.call(network, beside(network, batch))
         return Survey(events, output, counter.get_total_flops())
 
 
@@ -104,6 +104,12 @@ def _kind(output: Any) -> str:
         return ""
     kind = type(output).__name__
     return f"{kind} of {len(output)}" if isinstance(output, Sized) else kind
+
+
+def beside(network: nn.Module, batch: Mapping[str, Any]) -> Any:
+    """A batch where the network is."""
+    first = next(network.parameters(), None)
+    return batch if first is None else move(batch, first.device)
 
 
 @contextmanager
@@ -126,12 +132,18 @@ def is_compiled(model: nn.Module) -> bool:
     """Whether the network or a part of it goes through `torch.compile`."""
     if "torch._dynamo" not in sys.modules:
         return False
-    from torch._dynamo import OptimizedModule
-
-    return any(
-        module._compiled_call_impl is not None or isinstance(module, OptimizedModule)
-        for module in model.modules()
-    )
+    # Asked at every tapped call: `modules()` would cost ten times as much.
+    waiting: list[nn.Module | None] = [model]
+    seen: set[nn.Module] = set()
+    while waiting:
+        module = waiting.pop()
+        if module is None or module in seen:
+            continue
+        seen.add(module)
+        if module._compiled_call_impl is not None or "_orig_mod" in module._modules:
+            return True
+        waiting.extend(module._modules.values())
+    return False
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from limbeck._hooks import Check, Hook, NotCalledError, State, Stop, Want, place
 from limbeck._layers import Layer, layers
 from limbeck._paths import TapPath, nearest_fired, plain, resolve
 from limbeck._proposals import propose
-from limbeck._survey import Survey, is_compiled, survey, undisturbed, version_of
+from limbeck._survey import Survey, beside, is_compiled, survey, undisturbed, version_of
 from limbeck.errors import RequestError
 from limbeck.record import Record
 from limbeck.task import Task
@@ -60,6 +60,8 @@ class Taps:
     ) -> None:
         if overwritten not in ("refuse", "copy"):
             raise RequestError(f'overwritten={overwritten!r}; needed "refuse" or "copy"')
+        if isinstance(paths, str):
+            raise RequestError(f"paths {paths!r} are one string; needed a list", fix=f"[{paths!r}]")
         self.model = model
         self.paths = tuple(dict.fromkeys(paths))
         self.task = task
@@ -109,7 +111,7 @@ class Taps:
         self._state.checks = {} if self._wants else None
         try:
             with undisturbed(self.model, training=self.trainable) as network:
-                _, values = self._run(network, batch, stop=False)
+                _, values = self._run(network, beside(network, batch), stop=False)
         except NotCalledError as error:
             raise self._never_fires(error.want.path, batch) from None
         finally:
