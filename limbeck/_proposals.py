@@ -43,8 +43,8 @@ def propose(
     Raises:
         RequestError: a network has no value to propose.
     """
-    few = _few(task.batch(batch), _SAMPLES)
-    student, teacher = _Depths(model_student, few, task), _Depths(model_teacher, few, task)
+    small = few(task.batch(batch), _SAMPLES)
+    student, teacher = _Depths(model_student, small, task), _Depths(model_teacher, small, task)
     student.agree(teacher)
     number = min(student.most(), teacher.most())
     return {"student": student.choose(number), "teacher": teacher.choose(number)}
@@ -265,12 +265,12 @@ def _num_weights(module: nn.Module) -> int:
     return sum(parameter.ndim > 1 for parameter in module.parameters())
 
 
-def _few(value: Any, number: int, total: int | None = None) -> Any:
+def few(value: Any, number: int, total: int | None = None) -> Any:
     """The first samples of a batch in normal form: of every tensor and list that has one entry a sample."""
     if total is None:
         total = num_samples(value)
     if isinstance(value, Mapping):
-        return {key: item if key == "count" else _few(item, number, total) for key, item in value.items()}
+        return {key: item if key == "count" else few(item, number, total) for key, item in value.items()}
     if isinstance(value, (Tensor, list)) and len(value) == total:
         return value[:number]
     return value

@@ -9,6 +9,7 @@ from typing import Any, Literal, final, get_args
 import torch
 from torch import Tensor, nn
 
+from limbeck._proposals import few
 from limbeck.adaptors import adaptor, same_size
 from limbeck.errors import RequestError, nearest
 from limbeck.losses import check_labels, feature_error
@@ -146,7 +147,7 @@ class SSKD(Method):
         self.stage_modules, self.head_modules = stage_modules, head_modules
         self.num_stages = len(self.tapped["student"])
         self._looked = False
-        batch = self.task.batch(example)
+        batch = few(self.task.batch(example), 2)
         self._check_taps(batch)
         self.adaptors = nn.ModuleList(self._adaptor(number) for number in range(self.num_stages))
         self.split = split(self.student_taps, batch, stage_modules, head_modules)
@@ -155,7 +156,7 @@ class SSKD(Method):
         self._epochs = epochs_of(self.phases, self.num_stages, phase_epochs)
         self._check_parts()
         self._donors = self._teacher_head(batch) if head_init == "teacher" else []
-        self._readers = {update: self._reader(phase) for update, phase in self.phases.items()}
+        self._readers = {update: self._reader(phase, batch) for update, phase in self.phases.items()}
 
     def forward(self, batch: Any, update: str = "student") -> Losses:
         """The loss of one phase; both networks stop after the last layer that it reads.
@@ -220,12 +221,16 @@ class SSKD(Method):
             scored=labels,
         )
 
-    def _reader(self, phase: Phase) -> tuple[Taps, Teacher]:
-        """Both networks, read at the layers of a phase alone."""
+    def _reader(self, phase: Phase, batch: Mapping[str, Any]) -> tuple[Taps, Teacher]:
+        """Both networks, read at the layers of a phase alone; checked here, not at the first step."""
         assert self.student is not None and self.teacher is not None
         own, others = ([self.tapped[side][i] for i in phase.mimics] for side in ("student", "teacher"))
         taps = Taps(self.student, own, task=self.task, trainable=True)
-        return taps, self.teacher.reading(others, task=self.task)
+        teacher = self.teacher.reading(others, task=self.task)
+        if phase.mimics:
+            taps.dry(batch)
+            teacher.taps.dry(batch)
+        return taps, teacher
 
     def _error(self, number: int, own: Tensor, other: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """L_i of one stage, a scalar."""
