@@ -37,7 +37,7 @@ from limbeck._contract.building import (
 from limbeck._contract.processes import run_twice
 from limbeck._contract.tiny import example_for
 from limbeck._hooks import Hook
-from limbeck.engine.fitting import Fit, fit
+from limbeck.engine.fitting import fit
 from limbeck.engine.interruption import Interruption
 from limbeck.engine.listener import Listener
 from limbeck.engine.settings import Machine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,6 +38,7 @@ def make(method: type[Method], *, seed: int = 0, statistics: bool = False, same:
     teacher = example.network(100 if not same else seed)
     names = inspect.signature(method.__init__).parameters
     given: dict[str, Any] = {"task": example.task}
+    constructor: Callable[..., Method] = method  # each has arguments of its own
     if "example" in names:
         given["example"] = example.batch()
     if method.card.teacher != "none":
@@ -48,8 +49,8 @@ def make(method: type[Method], *, seed: int = 0, statistics: bool = False, same:
             warnings.simplefilter("ignore")  # equal students are worth a warning anywhere else
         if method.card.cohort:
             students = [example.network(seed + (0 if same else number)) for number in range(2)]
-            return method(students=students, **given)
-        return method(example.network(seed), **given)
+            return constructor(students=students, **given)
+        return constructor(example.network(seed), **given)
 
 
 def teachers_of(method: Method) -> list[nn.Module]:

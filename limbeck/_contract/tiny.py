@@ -21,11 +21,9 @@ class Pictures(nn.Module):
 
     def __init__(self, outputs: int, *, width: int, statistics: bool, dropout: float) -> None:
         super().__init__()
-        widths = (3, width, 2 * width, 2 * width)
-        for number in (1, 2, 3):
-            convolution = nn.Conv2d(widths[number - 1], widths[number], 3, stride=1 + (number > 1), padding=1)
-            norm = [nn.BatchNorm2d(widths[number])] if statistics else []
-            setattr(self, f"layer{number}", nn.Sequential(convolution, *norm, nn.ReLU()))
+        self.layer1 = _stage(3, width, 1, statistics)
+        self.layer2 = _stage(width, 2 * width, 2, statistics)
+        self.layer3 = _stage(2 * width, 2 * width, 2, statistics)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(2 * width, outputs)
 
@@ -33,6 +31,11 @@ class Pictures(nn.Module):
         """Pixels [B, 3, H, W] to outputs [B, K]."""
         features: Tensor = self.layer3(self.layer2(self.layer1(inputs)))
         return self.fc(self.dropout(features.mean((2, 3))))  # type: ignore[no-any-return]
+
+
+def _stage(inputs: int, outputs: int, stride: int, statistics: bool) -> nn.Sequential:
+    norm = [nn.BatchNorm2d(outputs)] if statistics else []
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1), *norm, nn.ReLU())
 
 
 class Words(nn.Module):

@@ -55,7 +55,7 @@ def statistics(
     mine = torch.arange(len(dataset))[rank * len(dataset) // world : (rank + 1) * len(dataset) // world]
     parts: list[dict[str, Tensor]] = []
     with _scoring(network), torch.no_grad(), torch.autocast(place.type, enabled=False):
-        for indices in mine.split(batch_size):
+        for indices in torch.split(mine, batch_size):
             batch = move(task.batch(dataset.batch(indices)), place)
             measured = task.measure(task.call(network, batch), batch)
             parts.append({name: value.cpu() for name, value in measured.items()})

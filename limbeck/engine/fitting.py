@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,8 @@ from limbeck.engine.interruption import Interruption
 from limbeck.engine.keeper import Keeper
 from limbeck.engine.listener import EpochEnd, Listener, StageStart, StepEnd
 from limbeck.engine.optimizers import build_optimizer, build_schedule, override, schedule_by_step
-from limbeck.engine.process import accelerator_for, average_buffers, summed
+from limbeck.engine.process import accelerator_for, average_buffers, averaged, summed
+from limbeck.engine.result import Fit
 from limbeck.engine.settings import Machine, Training
 from limbeck.engine.stages import begin, begun_before, check, due, epochs_of, select
 from limbeck.engine.state import (
@@ -29,7 +30,6 @@ from limbeck.engine.state import (
     Tool,
     method_tensors,
     random_state,
-    restore_method,
     restore_random_state,
 )
 from limbeck.engine.steps import counted, index_of, refuse_non_finite
@@ -37,31 +37,6 @@ from limbeck.errors import Interrupted, RequestError
 from limbeck.method import Method, Stage
 from limbeck.record import Losses
 from limbeck.task import num_samples
-
-
-@dataclass
-class Fit:
-    """What came of a training: the method with its last weights, and the way there.
-
-    Attributes:
-        history: a mapping an epoch: stage, epoch, mean unweighted `terms`, `scores` by network, seconds.
-        scores: by network, of the last epoch; `chosen_scores`: of the chosen one.
-        chosen_epoch: the epoch of the last stage with the best validation score; its last without validation.
-    """
-
-    method: Method
-    history: list[dict[str, Any]]
-    scores: dict[str, dict[str, float]]
-    chosen_scores: dict[str, dict[str, float]]
-    chosen_epoch: int
-    seconds: float
-    weights: dict[str, dict[str, Tensor]] = field(repr=False)
-
-    def load(self, which: Literal["last", "chosen"] = "chosen") -> Method:
-        """Puts the last or the chosen weights, and their scores, into the method and returns it."""
-        restore_method(self.method, self.weights[which])
-        self.method.scores = self.chosen_scores if which == "chosen" else self.scores
-        return self.method
 
 
 def fit(
@@ -156,6 +131,7 @@ class _Loop:
             if number < len(self.progress.stage_scores):  # over before the resume
                 self.method.scores = self.progress.stage_scores[number]
                 continue
+            self.selecting = known is None or number == len(known) - 1
             self._stage(number, stage, epochs_of(stage, known, self.settings.epochs))
             self.progress.stage_scores.append(self.progress.scores)
         if not self.progress.finished:
@@ -337,12 +313,12 @@ class _Loop:
     def _end_epoch(self, stage: Stage, epochs: int, tools: dict[str, Tool]) -> None:
         progress, position = self.progress, self.progress.position
         average_buffers(self.accelerator, self.method)
-        terms = self._mean_terms()
+        terms = averaged(self.accelerator, self.means.values())
         progress.scores = self.method.scores = self._score() if self._scored(stage) else {}
-        better = self._choose(position.epoch + 1)
+        score = _first(progress.scores, self.method.task.score_name)
+        better = progress.choose(score, self.settings.early_stop if self.selecting else 0)
         for tool in tools.values():
-            if tool.schedule is not None and not tool.by_step:
-                self._step_schedule(tool, terms)
+            tool.end_epoch(sum(terms.values()) if score is None else score)
         samples = int(summed(self.accelerator, [float(progress.epoch_samples)])[0])
         seconds = time.monotonic() - self.started
         position.next_epoch()
@@ -364,40 +340,10 @@ class _Loop:
         self.listener.on_epoch(entry)
         self._maybe_stop()
 
-    def _mean_terms(self) -> dict[str, float]:
-        means = {name: float(value) for name, value in self.means.values().items()}
-        world = self.accelerator.num_processes
-        return {
-            n: v / world for n, v in zip(means, summed(self.accelerator, list(means.values())), strict=True)
-        }
-
     def _score(self) -> dict[str, Any]:
-        device = self.accelerator.device
-        return {
-            name: evaluate(network, self.validation, self.method.task, device=device)
-            for name, network in self.method.networks().items()
-        }
-
-    def _choose(self, epoch: int) -> bool:
-        """Whether this epoch is the best of its stage so far, by the first network's validation score."""
-        progress = self.progress
-        score = _first(progress.scores, self.method.task.score_name)
-        better = score is None or progress.chosen_score is None or score > progress.chosen_score
-        progress.epochs_since = 0 if better else progress.epochs_since + 1
-        stop = self.settings.early_stop
-        progress.stage_over = bool(stop and progress.epochs_since >= stop)
-        if better:
-            progress.chosen_epoch, progress.chosen_score = epoch, score
-            progress.chosen_scores = progress.scores
-        return better
-
-    def _step_schedule(self, tool: Tool, terms: dict[str, float]) -> None:
-        """Epoch schedules; a plateau is one of the validation score, or of the loss where there is none."""
-        if isinstance(tool.schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            score = _first(self.progress.scores, self.method.task.score_name)
-            tool.schedule.step(sum(terms.values()) if score is None else score)
-        elif tool.schedule is not None:
-            tool.schedule.step()
+        device, task = self.accelerator.device, self.method.task
+        networks = self.method.networks().items()
+        return {name: evaluate(network, self.validation, task, device=device) for name, network in networks}
 
     # -- saving --------------------------------------------------------------------------------------
 

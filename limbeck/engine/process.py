@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, GradientState
-from torch import nn
+from torch import Tensor, nn
 
 from limbeck.engine.settings import Machine
 
@@ -35,6 +36,13 @@ def summed(accelerator: Accelerator, values: list[float]) -> list[float]:
     total = torch.tensor(values, dtype=torch.float64, device=accelerator.device)
     torch.distributed.all_reduce(total)
     return [float(value) for value in total.tolist()]
+
+
+def averaged(accelerator: Accelerator, means: Mapping[str, Tensor | float]) -> dict[str, float]:
+    """Means of terms, each averaged over the processes."""
+    own = [float(value) for value in means.values()]
+    world = accelerator.num_processes
+    return {name: total / world for name, total in zip(means, summed(accelerator, own), strict=True)}
 
 
 def average_buffers(accelerator: Accelerator, module: nn.Module) -> None:

@@ -29,6 +29,17 @@ class Tool:
     by_step: bool
     clip_norm: float = 0.0
 
+    def end_epoch(self, score: float) -> None:
+        """Steps a schedule that counts epochs.
+
+        Args:
+            score: what a plateau is one of: the validation score, or the loss where there is none.
+        """
+        if isinstance(self.schedule, ReduceLROnPlateau):
+            self.schedule.step(score)
+        elif self.schedule is not None and not self.by_step:
+            self.schedule.step()
+
     def rates(self) -> dict[str, float]:
         """Learning rates by group."""
         return {str(group["name"]): float(group["lr"]) for group in self.optimizer.param_groups}
@@ -107,6 +118,21 @@ class Progress:
             stage=number, writes=before.writes, total_epochs=before.total_epochs, seconds=before.seconds
         )
         self.stage_over, self.chosen_score, self.epochs_since, self.scores = False, None, 0, {}
+
+    def choose(self, score: float | None, early_stop: int) -> bool:
+        """Whether the epoch that is ending is the best of its stage so far; notes it if so.
+
+        Args:
+            score: of the first network on validation data; None chooses every epoch, so the last remains.
+            early_stop: epochs without a better one after which the stage is over; 0 never.
+        """
+        better = score is None or self.chosen_score is None or score > self.chosen_score
+        self.epochs_since = 0 if better else self.epochs_since + 1
+        self.stage_over = bool(early_stop and self.epochs_since >= early_stop)
+        if better:
+            self.chosen_epoch, self.chosen_score = self.position.epoch + 1, score
+            self.chosen_scores = self.scores
+        return better
 
     def stored(self) -> dict[str, Any]:
         """Plain nested values for a checkpoint."""

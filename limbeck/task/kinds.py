@@ -1,198 +1,17 @@
-"""What a model is for: how a batch enters it, the supervised loss, the score."""
+"""The built-in tasks: classes, labels, values, tokens."""
 
 from __future__ import annotations
 
-import functools
-import inspect
-import logging
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from limbeck.errors import RequestError
-
-_log = logging.getLogger(__name__)
-
-Kind = Literal["classes", "labels", "values", "tokens", "boxes"]
-Batch = dict[str, Any]
-Over = Literal["samples", "targets"]
-
-#: Keys of a batch in normal form; everything else in a mapping without "inputs" is an input of the model.
-RESERVED = ("inputs", "targets", "index", "mask", "count", "view")
-#: Names under which others keep the targets (Hugging Face, torchvision).
-_TARGET_NAMES = ("targets", "labels", "label", "target")
-
-
-class Task(ABC):
-    """How a batch enters a model, the supervised loss and the score. Not a trainer.
-
-    Attributes:
-        name: shown in plans and reports.
-        kind: what the output means; methods choose the form of their terms by it.
-        score_name: the entry of `score` that chooses checkpoints; higher is better.
-    """
-
-    name: str
-    kind: ClassVar[Kind]
-    score_name: str
-
-    def batch(self, batch: Any) -> Batch:
-        """Brings a batch to normal form: a mapping with `inputs` and, where given, the other keys.
-
-        Args:
-            batch: a pair `(inputs, targets)`, a triple `(inputs, targets, index)`, bare inputs, a mapping
-                in normal form, or a mapping of keyword inputs with the targets under `labels`.
-
-        Returns:
-            A new mapping: `inputs` (tensor, or mapping of keyword inputs), and where given `targets`,
-            `index` [B], `mask`, `count`.
-        """
-        if isinstance(batch, Tensor):
-            return {"inputs": batch}
-        if isinstance(batch, (tuple, list)):
-            if not 1 <= len(batch) <= 3:
-                raise RequestError(
-                    f"a batch of {len(batch)} parts; needed (inputs,), (inputs, targets) "
-                    "or (inputs, targets, index)",
-                    fix='give a mapping: {"inputs": ..., "targets": ..., "index": ...}',
-                )
-            return dict(zip(("inputs", "targets", "index"), batch, strict=False))
-        if not isinstance(batch, Mapping):
-            raise RequestError(
-                f"a batch of type {type(batch).__name__}; needed a tensor, (inputs, targets) or a mapping"
-            )
-        if "inputs" in batch:
-            return dict(batch)
-        return self._from_keywords(batch)
-
-    def _from_keywords(self, batch: Mapping[str, Any]) -> Batch:
-        normal: Batch = {key: batch[key] for key in RESERVED if key in batch and key not in ("inputs",)}
-        inputs = {key: value for key, value in batch.items() if key not in (*RESERVED, *_TARGET_NAMES)}
-        for key in _TARGET_NAMES:
-            if key in batch:
-                normal["targets"] = batch[key]
-        if not inputs:
-            raise RequestError(
-                f"a batch with the keys {sorted(batch)} has no inputs", fix='name them "inputs"'
-            )
-        normal["inputs"] = inputs
-        return normal
-
-    def call(self, model: nn.Module, batch: Mapping[str, Any]) -> Any:
-        """Runs a model on the inputs of a batch and returns the output that the task reads.
-
-        A mapping of inputs enters as keywords, to each model only those that its forward declares.
-        Floating inputs take the floating type of the model's parameters (a teacher file in half precision).
-        """
-        inputs = batch["inputs"]
-        if isinstance(inputs, Mapping):
-            return self.read(model(**declared(model, inputs)))
-        return self.read(model(as_model_type(model, inputs)))
-
-    def read(self, output: Any) -> Any:
-        """The part of a model's return value that the task reads; logits of a Hugging Face output."""
-        if isinstance(output, Tensor):
-            return output
-        if isinstance(output, Mapping) and "logits" in output:
-            return output["logits"]
-        logits = getattr(output, "logits", None)
-        if isinstance(logits, Tensor):
-            return logits
-        if isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):
-            return output[0]
-        raise RequestError(
-            f"the model returns {type(output).__name__}; the task {self.name} reads a tensor, "
-            "an output with `logits`, or a tuple that starts with a tensor"
-        )
-
-    @abstractmethod
-    def loss(self, output: Any, batch: Mapping[str, Any]) -> Tensor:
-        """The supervised loss, a scalar: a sum over targets divided by their `denominator`."""
-
-    def labelled(self, targets: Any) -> Tensor:
-        """Which of N samples have a target, [N] bool; all of them unless the task can leave some out."""
-        return torch.ones(len(targets), dtype=torch.bool)
-
-    @abstractmethod
-    def counts(self, batch: Mapping[str, Any]) -> dict[str, float]:
-        """How many `samples` and `targets` (labelled samples, valid tokens) a batch has."""
-
-    @abstractmethod
-    def measure(self, output: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Statistics of each sample, leading dimension B; gathered over all samples for `score`."""
-
-    @abstractmethod
-    def score(self, statistics: Mapping[str, Tensor]) -> dict[str, float]:
-        """Figures over all samples from what `measure` gave, by name; holds `score_name`."""
-
-
-def denominator(batch: Mapping[str, Any], over: Over, own: float | Tensor) -> float | Tensor:
-    """What a sum over a batch is divided by to become a mean.
-
-    A loop that cuts a batch into micro-batches or over processes gives `batch["count"]`: the number of
-    samples and of targets over all of them, divided by their number. Sums divided by it, averaged over
-    micro-batches and processes, equal the mean over the whole batch exactly.
-
-    Args:
-        batch: the batch in normal form.
-        over: `samples`, or `targets` (labelled samples, valid tokens).
-        own: the count within this batch, used where the loop gave none.
-    """
-    count = batch.get("count")
-    return own if count is None else cast(float, count[over])
-
-
-def declared(model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs that a model's forward declares; all of them when it takes any keyword.
-
-    What a model is not given is said once for its class.
-    """
-    names, takes_any = inputs_of(model)
-    if takes_any:
-        return dict(inputs)
-    withheld = tuple(sorted(set(inputs) - set(names)))
-    if withheld:
-        _say_withheld(type(_innermost(model)), withheld)
-    return {key: value for key, value in inputs.items() if key in names}
-
-
-def inputs_of(model: nn.Module) -> tuple[list[str], bool]:
-    """The names of the inputs that a model's forward declares, and whether it takes any keyword besides."""
-    parameters = inspect.signature(_innermost(model).forward).parameters.values()
-    names = [p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-    return names, any(p.kind is p.VAR_KEYWORD for p in parameters)
-
-
-@functools.cache
-def _say_withheld(model: type[nn.Module], names: tuple[str, ...]) -> None:
-    _log.warning("%s takes no %s: not given to it", model.__name__, ", ".join(names))
-
-
-def as_model_type(model: nn.Module, inputs: Any) -> Any:
-    """Floating inputs in the floating type of the model's first floating parameter."""
-    if (
-        not isinstance(inputs, Tensor)
-        or not inputs.is_floating_point()
-        or torch.is_autocast_enabled(inputs.device.type)
-    ):
-        return inputs
-    for parameter in model.parameters():
-        if parameter.is_floating_point():
-            return inputs.to(parameter.dtype)
-    return inputs
-
-
-def _innermost(model: nn.Module) -> nn.Module:
-    """The network inside wrappers of compilation, data parallelism and preprocessing."""
-    for name in ("_orig_mod", "module", "body"):
-        inner = model._modules.get(name)
-        if inner is not None and len(model._modules) <= 2:
-            return _innermost(inner)
-    return model
+from limbeck.task.base import Kind, Task
+from limbeck.task.batches import denominator, num_samples
 
 
 class Classification(Task):
@@ -409,28 +228,6 @@ class Tokens(Task):
             raise RequestError("no position counts, so there is no score", fix="give targets to the split")
         loss = float(statistics["negative_log_likelihood"].double().sum()) / tokens
         return {"token_accuracy": int(statistics["right"].sum()) / tokens, "loss": loss}
-
-
-def num_samples(batch: Mapping[str, Any]) -> int:
-    """The number of samples of a batch in normal form."""
-    for key in ("index", "targets"):
-        value = batch.get(key)
-        if isinstance(value, Tensor) and value.ndim:
-            return len(value)
-    inputs = batch["inputs"]
-    first = next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs
-    return len(first)
-
-
-def move(value: Any, device: torch.device | str) -> Any:
-    """Every tensor in nested mappings, lists and tuples on a device; other values as they are."""
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    if isinstance(value, Mapping):
-        return {key: move(item, device) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(move(item, device) for item in value)
-    return value
 
 
 def _targets(batch: Mapping[str, Any]) -> Tensor:
