@@ -12,7 +12,7 @@ from torch import nn
 
 from limbeck.errors import RequestError
 from limbeck.taps import Taps, untapped
-from tests.tapped import Hidden, Net, WithParts, batch, num_hooks, taps
+from tests.tapped import TASK, Hidden, Net, WithParts, batch, num_hooks, taps
 
 
 @pytest.fixture(autouse=True)
