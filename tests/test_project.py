@@ -34,7 +34,7 @@ ROWS = (
     ("methods",),
     ("data", "models"),
     ("engine",),
-    ("contract", "export", "integrations", "measure"),
+    ("_contract", "contract", "export", "integrations", "measure"),
     ("_recipe", "recipe", "recipes"),
     ("_run", "run"),
     ("cli",),
