@@ -40,6 +40,7 @@ from limbeck._hooks import Hook
 from limbeck.engine.fitting import fit
 from limbeck.engine.interruption import Interruption
 from limbeck.engine.listener import Listener
+from limbeck.engine.result import Fit
 from limbeck.engine.settings import Machine
 from limbeck.errors import Interrupted, LimbeckError
 from limbeck.method import Method, Stage, Update
