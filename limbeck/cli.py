@@ -15,7 +15,7 @@ from limbeck._recipe.shelf import method_entry, recipe_text
 from limbeck._run import console, listings
 from limbeck._run.completion import complete_key, complete_method, complete_recipe, complete_recipe_name
 from limbeck._run.console import Manner
-from limbeck.errors import LimbeckError, RequestError, nearest
+from limbeck.errors import Interrupted, LimbeckError, RequestError, nearest
 
 EVERYWHERE = "Everywhere: --json one object on stdout; -q results only; -v more; --debug tracebacks."
 _FLAGS = {
@@ -91,8 +91,10 @@ def distill(
     )
     if manner.json:
         console.give_json(done.to_json())
-    elif dry_run or not done.shown:
-        console.give(done.text())
+        return
+    console.give(done.text())
+    if done.finished and not manner.quiet:
+        console.say(f"\n{done.next_text()}")
 
 
 @app.command(epilog=_example("limbeck recipes quickstart > mine.toml"))
@@ -222,6 +224,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words, manner = _manner(sys.argv[1:] if arguments is None else arguments)
     if not manner.debug:
         sys.excepthook = _no_traceback
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.append(os.getcwd())  # module:function of the user's
     sys.exit(_run(words, manner))
 
 
@@ -231,12 +235,15 @@ def _run(words: Sequence[str], manner: Manner) -> int:
         command = typer.main.get_command(app)
         code = command(args=words, prog_name="limbeck", obj=manner, standalone_mode=False)
         return code if isinstance(code, int) else 0
+    except Interrupted as error:
+        console.say(f"{error.message}\n  go on: {error.fix}" if error.fix else error.message)
+        return error.exit_code
     except LimbeckError as error:
         return _failed(error, manner)
     except _UsageError as error:
         return _failed(_usage(error, words), manner)
     except KeyboardInterrupt:
-        console.say("stopped")
+        console.say("stopped before anything was written")
         return 130
     except BrokenPipeError:
         # Whoever read has enough; the flush at exit must not complain either.

@@ -66,6 +66,7 @@ class Recipe(BaseModel):
 
     _document: toml.Document | None = PrivateAttr(None)
     _changes: Sequence[Change] = PrivateAttr(())
+    _left_out: Sequence[toml.Path] = PrivateAttr(())
 
     def __init__(self, /, **data: Any) -> None:
         self._fill(data, lambda path, value: "")
@@ -95,8 +96,10 @@ class Recipe(BaseModel):
         changes = read_changes(overrides, cls)
         recipe = cls.__new__(cls)
         where = _places(document, changes)
-        recipe._fill(apply_changes(document.data, changes, cls), where)
-        recipe._document, recipe._changes = document, changes
+        left_out = _of_another_method(document, changes)
+        data = toml.without(document.data, left_out)
+        recipe._fill(apply_changes(data, changes, cls), where)
+        recipe._document, recipe._changes, recipe._left_out = document, changes, left_out
         return recipe
 
     def where(self, *path: str | int, value: bool = False) -> str | None:
@@ -118,7 +121,14 @@ class Recipe(BaseModel):
         if self._document is None:
             return self.to_toml()
         changes = [(change.path, change.value) for change in self._changes]
-        return toml.edit(self._document, changes, "--set").text
+        return toml.edit(toml.remove(self._document, self._left_out), changes, "--set").text
+
+    def notes(self) -> list[str]:
+        """What was done with the recipe that its reader should know."""
+        if not self._left_out:
+            return []
+        names = ", ".join(problems.dotted(path) for path in self._left_out)
+        return [f"{names} of the recipe belongs to the method that --set replaced, and is left out"]
 
     def training_of(self, teacher: TeacherNetwork) -> Training:
         """How a teacher is trained: [train], with the keys of its own table over it."""
@@ -147,6 +157,17 @@ class Recipe(BaseModel):
         return isinstance(other, Recipe) and self.model_dump() == other.model_dump()
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def _of_another_method(document: toml.Document, changes: Sequence[Change]) -> list[toml.Path]:
+    """The keys of [method] in the text that belong to another method than the one that `--set` names."""
+    table = document.data.get("method")
+    if not isinstance(table, dict):
+        return []
+    before, names = table.get("name", "kd"), [c.value for c in changes if c.path == ("method", "name")]
+    if not names or names[-1] == before:
+        return []
+    return [("method", key) for key in table if key != "name"]
 
 
 def _places(document: toml.Document, changes: Sequence[Change]) -> Where:

@@ -167,7 +167,8 @@ def test_a_recipe_is_copied_by_redirection(limbeck: Callable[..., Said], tmp_pat
 def test_help_and_lists_import_nothing_heavy() -> None:
     code = (
         "import sys, limbeck.cli\n"
-        "for words in (['--help'], ['methods'], ['methods', 'kd', '--json'], ['recipes'], ['distill', '--help']):\n"
+        "verbs = ['--help'], ['methods'], ['methods', 'kd', '--json'], ['recipes'], ['distill', '--help']\n"
+        "for words in verbs:\n"
         "    try: limbeck.cli.main(words)\n"
         "    except SystemExit as done: assert not done.code, done\n"
         "heavy = {'torch', 'numpy', 'accelerate', 'PIL', 'transformers'} & set(sys.modules)\n"

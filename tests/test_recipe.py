@@ -107,6 +107,17 @@ def test_set_reaches_into_lists_of_tables() -> None:
     assert recipe.training_of(recipe.teachers[1]) == recipe.train.model_copy(update={"groups": {}})
 
 
+def test_another_method_takes_none_of_the_keys_of_the_first() -> None:
+    recipe = Recipe.parse(RICH, "r.toml", ["method.name=semckd", "method.soft_weight=2"])
+    assert dict(recipe.method.hyperparameters) == {"soft_weight": 2}
+    assert "method.temperature" in recipe.notes()[0]
+    assert Recipe.parse(recipe.source_text(), "r.toml") == recipe
+    assert "# two teachers" in recipe.source_text()
+    same = Recipe.parse(RICH, "r.toml", ["method.name=kd"])
+    assert dict(same.method.hyperparameters) == {"temperature": 4.0}
+    assert not same.notes()
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -181,7 +192,7 @@ def test_messages_do_not_show_the_words_of_pydantic() -> None:
 
 
 def test_the_constructor_refuses_in_the_same_words() -> None:
-    with pytest.raises(RequestError, match="unknown key data.sorce"):
+    with pytest.raises(RequestError, match=r"unknown key data\.sorce"):
         Recipe(name="x", data={"source": "fashion-small", "sorce": 1}, student={"model": "cnn-tiny"})
 
 

@@ -309,6 +309,36 @@ def edit(document: Document, changes: Sequence[tuple[Path, Any]], mark: str) -> 
     return document
 
 
+def remove(document: Document, paths: Sequence[Path]) -> Document:
+    """The document without some keys: their lines are taken out, its other text is untouched."""
+    for path in paths:
+        expected = without(document.data, [path])
+        spot = document.spots[path]
+        start = document.text.rfind("\n", 0, spot.key) + 1
+        end = document.text.find("\n", spot.value[1]) + 1 or len(document.text)
+        try:
+            changed = parse(document.text[:start] + document.text[end:], document.name)
+        except RequestError:
+            changed = document
+        document = changed if changed.data == expected else parse(dumps(expected), document.name)
+    return document
+
+
+def without(data: Mapping[str, Any], paths: Sequence[Path]) -> dict[str, Any]:
+    """A copy of `data` without the keys at some paths."""
+
+    def drop(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
+        first, rest = path[0], path[1:]
+        if not rest:
+            return {key: value for key, value in table.items() if key != first}
+        return {key: drop(value, rest) if key == first else value for key, value in table.items()}
+
+    result = dict(data)
+    for path in paths:
+        result = drop(result, path)
+    return result
+
+
 def assign(data: Mapping[str, Any], path: Path, value: Any) -> dict[str, Any]:
     """A copy of `data` with the value at `path` set; missing tables on the way are made."""
 

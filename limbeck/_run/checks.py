@@ -35,11 +35,13 @@ class Chosen:
     Args:
         method: the class.
         hyperparameters: all of them, with the defaults of the constructor.
+        changed: those that differ from the default.
         takes: names of the networks and other things that the constructor takes.
     """
 
     method: type[Method]
     hyperparameters: Mapping[str, Any]
+    changed: Mapping[str, Any]
     takes: frozenset[str]
 
 
@@ -84,7 +86,8 @@ def _method(recipe: Recipe) -> Chosen:
         raise problems.explain(error, model, {"method": given}, where) from None
     found = typing.cast(BaseModel, values.method)  # type: ignore[attr-defined]
     own = {name: getattr(found, name) for name in type(found).model_fields}
-    return Chosen(method, own, frozenset(set(parameters) & set(_GIVEN)))
+    changed = {name: value for name, value in own.items() if value != parameters[name].default}
+    return Chosen(method, own, changed, frozenset(set(parameters) & set(_GIVEN)))
 
 
 def _model_of(method: type[Method], parameters: Mapping[str, inspect.Parameter]) -> type[BaseModel]:

@@ -25,11 +25,18 @@ _PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one training: epochs and steps over all stages, seconds of steps and of scoring."""
+    """Of one training.
+
+    Args:
+        epochs: of all stages; `steps`: of all epochs.
+        seconds: of steps and of scoring after every epoch.
+        scoring: seconds of scoring one sample by all networks of the method.
+    """
 
     epochs: int
     steps: int
     seconds: float
+    scoring: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,8 +105,9 @@ def _cost(
             )
             if stage.begin is not None:
                 total = replace(total, seconds=total.seconds + _begin_seconds(stage, train, settings))
-    scoring = 0.0 if validation is None else _scoring(method, validation, machine)
-    return replace(total, seconds=total.seconds + total.epochs * scoring)
+    scoring = _scoring(method, validation or train, machine)
+    scored = total.epochs * len(validation) if validation is not None else 0
+    return replace(total, seconds=total.seconds + scored * scoring, scoring=scoring)
 
 
 def _stage(
@@ -163,7 +171,7 @@ def _wait(machine: Machine) -> None:
 
 
 def _scoring(method: Method, data: Dataset, machine: Machine) -> float:
-    """Seconds of scoring all networks of a method once."""
+    """Seconds of scoring one sample by all networks of a method."""
     batch = _batch(method, data, min(len(data), 256), machine)
     seconds = 0.0
     for network in method.networks().values():
@@ -173,5 +181,5 @@ def _scoring(method: Method, data: Dataset, machine: Machine) -> float:
             began = time.perf_counter()
             method.task.call(network, batch)
             _wait(machine)
-        seconds += (time.perf_counter() - began) * len(data) / max(num_samples(batch), 1)
+        seconds += (time.perf_counter() - began) / max(num_samples(batch), 1)
     return seconds

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from limbeck.errors import RequestError, RunError
+from limbeck.errors import Interrupted, RequestError
 from limbeck.recipe import Recipe
 
 SCHEMA = 1
@@ -146,7 +146,9 @@ class RunFolder:
         def note(
             kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
         ) -> None:
-            if error is not None:
+            if isinstance(error, Interrupted):
+                self.log(error.message)
+            elif error is not None:
                 self.log("".join(traceback.format_exception(kind, error, trace)).rstrip())
 
         stack = ExitStack()
@@ -225,10 +227,3 @@ def opened(path: str | Path) -> RunFolder:
     if not folder.is_run:
         raise RequestError(f"{path} is no run: it has no {_RESOLVED}", fix="limbeck distill RECIPE makes one")
     return folder
-
-
-def disk_is_full(error: OSError) -> RunError:
-    """A write that failed while the run was under way."""
-    return RunError(
-        f"a file of the run could not be written: {error.strerror or error}", fix="make room, then --resume"
-    )

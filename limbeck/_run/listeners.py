@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from limbeck._run import figures
 from limbeck._run.folder import RunFolder
@@ -65,26 +64,11 @@ class Diary(Listener):
         head = f"{self.phase}: {event.stage_name} {event.epoch}/{event.epochs}"
         chosen = "  chosen" if event.chosen else ""
         self.folder.log(f"{head}  {figures.terms(event.terms)}  {scores}{chosen}")
-        self.folder.add_metrics(entry_of(self.phase, event))
+        self.folder.add_metrics({"phase": self.phase, **event.stored()})
 
     def on_message(self, text: str) -> None:
         """A line in the log."""
         self.folder.log(f"{self.phase}: {text}")
-
-
-def entry_of(phase: str, event: EpochEnd) -> dict[str, Any]:
-    """An epoch as metrics.jsonl keeps it."""
-    return {
-        "phase": phase,
-        "stage": event.stage,
-        "name": event.stage_name,
-        "epoch": event.epoch,
-        "seconds": round(event.seconds, 3),
-        "samples": event.samples,
-        "terms": dict(event.terms),
-        "scores": {network: dict(values) for network, values in event.scores.items()},
-        "chosen": event.chosen,
-    }
 
 
 class Trackers(Listener):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from limbeck._run.screen import beside
 
 WIDTH = 80
 MOST_LINES = 12
+_INDENT = " " * 11  # under the text of the first line
 _LONG = 3600.0  # seconds from which the total is a warning
 _SHARE = 0.8  # of memory or free disk from which it is
 
@@ -68,14 +70,21 @@ class Plan:
         """At most twelve lines of eighty columns."""
         title = f"plan for {self.folder}" + (f" ({self.kept})" if self.kept else "")
         lines = [self.head, beside(title, "time", WIDTH)]
-        lines += [_line(part.name, part.about, part.seconds) for part in self.parts]
+        for part in self.parts:
+            lines += _lines(part.name, part.about, part.seconds)
         memory = "" if self.memory is None else f", {figures.size(self.memory)} memory"
         total = f"{figures.clock(self.seconds)}{memory}, {figures.size(self.disk)} disk; {self.same}"
-        lines.append(_line("in all", total, None))
-        lines.append(_line("chosen", self.chosen, None))
-        room = MOST_LINES - len(lines)
-        lines += [_line("note", note, None) for note in self.notes[:room]]
-        return lines[:MOST_LINES]
+        lines += _lines("in all", total, None)
+        lines += _lines("chosen", self.chosen, None) if self.chosen else []
+        for note in self.notes:
+            more = _lines("note", note, None)
+            lines += more if len(lines) + len(more) <= MOST_LINES else []
+        return lines if len(lines) <= MOST_LINES else self._short(lines)
+
+    def _short(self, lines: list[str]) -> list[str]:
+        """Twelve lines of more: what goes on from a line before is cut off first."""
+        kept = [line for line in lines if not line.startswith(_INDENT)]
+        return kept[:MOST_LINES]
 
     def warnings(self) -> list[str]:
         """What makes the total worth a second thought."""
@@ -115,13 +124,13 @@ class Plan:
         return self.text()
 
 
-def _line(name: str, about: str, seconds: float | None) -> str:
+def _lines(name: str, about: str, seconds: float | None) -> list[str]:
+    """One line, and where the text is long a second one."""
     right = "" if seconds is None else figures.clock(seconds)
-    left = f"  {name:<8} {about}"
-    room = WIDTH - (len(right) + 1 if right else 0)
-    if len(left) > room:
-        left = left[: room - 3] + "..."
-    return beside(left, right, WIDTH) if right else left
+    room = WIDTH - len(_INDENT) - (len(right) + 1 if right else 0)
+    parts = textwrap.wrap(about, room, max_lines=2, placeholder=" ...", break_on_hyphens=False) or [""]
+    first = f"  {name:<8} {parts[0]}"
+    return [beside(first, right, WIDTH) if right else first, *(_INDENT + part for part in parts[1:])]
 
 
 def free_disk(path: str) -> int:

@@ -53,7 +53,9 @@ class Screen:
         """A warning; it is said also where nothing else is."""
         console.warn(text)
 
-    def phase(self, name: str, epochs: int, kind: str, score_name: str, after: float) -> PhaseLine:
+    def phase(
+        self, name: str, epochs: int, kind: str, score_name: str, after: float, done: int = 0
+    ) -> PhaseLine:
         """The line of one phase of training.
 
         Args:
@@ -62,8 +64,9 @@ class Screen:
             kind: of the task.
             score_name: the figure of a network that is shown.
             after: planned seconds of the phases after it.
+            done: epochs that were over before a resume.
         """
-        return PhaseLine(self, name, epochs, kind, score_name, after)
+        return PhaseLine(self, name, epochs, kind, score_name, after, done)
 
     def finished(self, name: str, text: str, seconds: float) -> None:
         """The line of a phase that is over, its time at the right edge."""
@@ -79,11 +82,11 @@ class PhaseLine(Listener):
     """Draws what the loop tells of one phase."""
 
     def __init__(
-        self, screen: Screen, name: str, epochs: int, kind: str, score_name: str, after: float
+        self, screen: Screen, name: str, epochs: int, kind: str, score_name: str, after: float, done: int
     ) -> None:
         self.screen, self.name, self.epochs = screen, name, max(epochs, 1)
         self.kind, self.score_name, self.after = kind, score_name, after
-        self.done, self.part = 0.0, 0.0
+        self.done, self.part = done, 0.0
         self.stages: dict[int, str] = {}
         self.began: tuple[float, float] | None = None  # time and share at the first step seen here
         self.spoke = time.monotonic()
@@ -100,7 +103,9 @@ class PhaseLine(Listener):
         """Redraws the live line, or says where a long epoch stands."""
         now = time.monotonic()
         if self.began is None:
-            self.began = (now, self._share(event.step, event.steps))
+            if event.stage == 0:
+                self.done = event.epoch - 1
+            self.began = (now, self.done + self._share(event.step, event.steps))
             self.since = now
         else:
             self.samples += event.samples
@@ -122,7 +127,7 @@ class PhaseLine(Listener):
         self.part, self.last = 0.0, event
         if self.samples:
             self.speed = self.samples / max(now - self.since, 1e-9)
-        if not self.screen.live and not self.screen.quiet:
+        if not self.screen.live and not self.screen.quiet and self.done < self.epochs:
             self.spoke = now
             self.screen.say(self._plain(f"{self._score(event)}{figures.terms(event.terms)}"))
 
@@ -149,7 +154,7 @@ class PhaseLine(Listener):
     def _head(self) -> str:
         """`13/20`, with the stage where there are several."""
         stage = f" {list(self.stages.values())[-1]}" if len(self.stages) > 1 else ""
-        return f"{int(self.done)}/{self.epochs}{stage}"
+        return f"{self.done}/{self.epochs}{stage}"
 
     def _plain(self, text: str) -> str:
         left = self._left()
@@ -181,23 +186,23 @@ class PhaseLine(Listener):
             self.line.stop()
             self.line = None
 
-    def finish(self, seconds: float, score: float | None, note: str = "") -> None:
+    def finish(self, seconds: float, score: float | None, done: int) -> None:
         """The live line becomes the final one.
 
         Args:
             seconds: that the phase took.
             score: of the chosen epoch on validation data.
-            note: what else is to be said, as where it was read from.
+            done: epochs of the whole phase, those before a resume too.
         """
         self.close()
-        parts = [f"{int(self.done)}/{self.epochs}" if self.done else ""]
+        parts = [f"{done}/{self.epochs}"]
         if score is not None:
             parts.append(f"validation {figures.score(self.kind, score)}")
         if self.last is not None:
             parts.append(figures.terms(self.last.terms))
         speed = f"{self.speed:,.0f} samples/s " if self.speed else ""
         right = f"{speed}{figures.clock(seconds)}"
-        left = f"{self.name:<9}{'  '.join(part for part in [*parts, note] if part)}"
+        left = f"{self.name:<9}{'  '.join(parts)}"
         self.screen.say(beside(left[: 79 - len(right)], right, 80))
 
 

@@ -1,0 +1,121 @@
+"""The end of a run in words: the closing table, what it means, what can be done next."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from limbeck._run import figures
+from limbeck._run.tables import Table
+
+#: Rows of the table, by the key under which run.json keeps a network.
+ROWS = (
+    ("teacher", "teacher"),
+    ("alone", "student alone"),
+    ("distilled", "student distilled"),
+    ("onnx", "  as ONNX"),
+)
+
+
+def table(run: Mapping[str, Any]) -> Table:
+    """The closing table of a finished run.
+
+    Args:
+        run: what run.json holds.
+    """
+    head = ("", f">{run['score']['split']}", ">parameters", ">file", ">latency", "")
+    rows = []
+    networks: Mapping[str, Any] = run["networks"]
+    for key, title in ROWS:
+        for name in sorted(name for name in networks if name == key or name.startswith(f"{key} ")):
+            rows.append(_row(title + name.removeprefix(key), networks[name], run["score"]["kind"]))
+    measured = run.get("latency")
+    notes = [f"latency: {measured['how']}"] if measured else []
+    return Table(head, rows, notes)
+
+
+def _row(title: str, network: Mapping[str, Any], kind: str) -> list[str]:
+    score, parameters = network.get("score"), network.get("parameters")
+    file, latency = network.get("bytes"), network.get("latency_seconds")
+    return [
+        title,
+        "" if score is None else figures.score(kind, score),
+        "" if parameters is None else f"{parameters:,}",
+        "" if file is None else figures.size(file),
+        "" if latency is None else figures.latency(latency),
+        network.get("note", ""),
+    ]
+
+
+def verdict(run: Mapping[str, Any]) -> str:
+    """What the table says, in a sentence or two."""
+    networks, kind = run["networks"], run["score"]["kind"]
+    teacher, alone, student = (networks.get(key, {}) for key in ("teacher", "alone", "distilled"))
+    parts = []
+    if teacher.get("parameters") and student.get("parameters"):
+        parts.append(f"{_times(teacher['parameters'] / student['parameters'])} smaller")
+    if teacher.get("latency_seconds") and student.get("latency_seconds"):
+        parts.append(f"{_times(teacher['latency_seconds'] / student['latency_seconds'])} faster")
+    text = f"{' and '.join(parts)} than its teacher" if parts else ""
+    if alone.get("score") is None or student.get("score") is None:
+        return f"{text}." if text else ""
+    difference = student["score"] - alone["score"]
+    side = "above" if difference >= 0 else "below"
+    text += f"{'; ' if text else ''}{figures.points(kind, difference)} {side} the same student alone."
+    noise = chance(kind, alone["score"], student["score"], run["score"]["samples"])
+    if noise is not None:
+        text += f" One seed: less than {figures.points(kind, noise)} may be chance."
+    return text
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.0f} x" if ratio >= 10 else f"{ratio:.1f} x"
+
+
+def chance(kind: str, one: float, two: float, samples: int) -> float | None:
+    """The difference of two shares that the finite test set alone makes in 1 of 20 comparisons.
+
+    Args:
+        kind: of the task.
+        one: a share of right answers.
+        two: another.
+        samples: of the test set. The two are taken as independent, which errs on the careful side.
+    """
+    if kind != "classes":
+        return None
+    return 1.96 * math.sqrt((one * (1 - one) + two * (1 - two)) / samples)
+
+
+def after(folder: str, source: str, method: str) -> list[tuple[str, str]]:
+    """Commands that go on from a finished run, with what they do."""
+    other = "semckd" if method == "kd" else "kd"
+    return [
+        (f"limbeck distill {source} --set method.name={other}", "another method, same budget"),
+        (f"limbeck layers {folder}/student", "what can be tapped"),
+        (f"limbeck distill {source} --set teacher.weights={folder}/teacher", "the same teacher again"),
+        (f"hf upload YOU/NAME {folder}/student", "nothing was sent so far"),
+    ]
+
+
+def closing_text(run: Mapping[str, Any]) -> str:
+    """Table and verdict of a finished run."""
+    return "\n".join([table(run).text(), *textwrap.wrap(verdict(run), 80)])
+
+
+def next_text(run: Mapping[str, Any]) -> str:
+    """Files of a finished run, commands that go on from it, and the time it took."""
+    lines = [f"{run['folder']}   {'  '.join(run['files'])}"]
+    commands = after(run["folder"], run["source"], run["recipe"].get("method", {}).get("name", "kd"))
+    width = max(len(command) for command, _ in commands)
+    for number, (command, about) in enumerate(commands):
+        lines.append(f"{'next' if number == 0 else '':<6}{command:<{width}}   {about}")
+    took, planned = figures.clock(run["seconds"]), figures.clock(run["planned_seconds"])
+    return "\n".join([*lines, f"done in {took} (the plan said {planned})"])
+
+
+def html(run: Mapping[str, Any]) -> str:
+    """Table and verdict for a notebook."""
+    return f"{table(run).html()}<div>{escape(verdict(run))}</div><div>{escape(run['folder'])}</div>"

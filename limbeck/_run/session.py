@@ -1,0 +1,263 @@
+"""The parts of a run, built from its recipe: data, networks, method; and what they will cost."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from limbeck._recipe.sections import MethodChoice, Network, TapNames
+from limbeck._run import cost, machine, networks
+from limbeck._run.checks import Chosen, check_recipe
+from limbeck.data.dataset import Dataset, Splits
+from limbeck.data.selection import is_labelled, keep_labels
+from limbeck.data.sources import load_source
+from limbeck.engine.settings import Machine, Training
+from limbeck.errors import RequestError
+from limbeck.method import Method
+from limbeck.methods.plain import Plain
+from limbeck.recipe import Recipe
+
+#: Students of a cohort for which one [student] is given.
+_COHORT = 2
+
+
+@dataclass(frozen=True)
+class Session:
+    """A run whose recipe and data are read.
+
+    Args:
+        recipe: as given, with every `--set`.
+        chosen: the method, with all its hyper-parameters.
+        machine: what "auto" became.
+        splits: the data as teachers see them.
+        train: the training samples as students see them, with `data.labels` labels.
+        taps: the layers that the method reads; None until it was built once, or for methods that read none.
+    """
+
+    recipe: Recipe
+    chosen: Chosen
+    machine: Machine
+    splits: Splits
+    train: Dataset
+    taps: Mapping[str, Sequence[str]] | None = None
+
+    # -- networks and methods, built anew at every call ------------------------------------------------
+
+    def seed(self, what: str) -> int:
+        """A seed for one purpose, from the recipe's."""
+        return int.from_bytes(hashlib.sha256(f"{self.recipe.seed} {what}".encode()).digest()[:7], "big")
+
+    def teacher(self, number: int = 0) -> nn.Module:
+        """A teacher as the recipe describes it, with the weights that it names."""
+        spec = self.recipe.all_teachers()[number]
+        weights = None if spec.weights == "train" else spec.weights
+        return self._network(spec, weights, f"teacher {number}", number, "teacher")
+
+    def student(self, number: int = 0) -> nn.Module:
+        """A student before training; equal at every call."""
+        specs = self.recipe.all_students()
+        spec = specs[number % len(specs)]
+        return self._network(spec, spec.weights, f"student {number}", number % len(specs), "student")
+
+    def _network(self, spec: Network, weights: str | None, what: str, number: int, role: str) -> nn.Module:
+        path = (role,) if getattr(self.recipe, role) is not None else (f"{role}s", number)
+        return networks.build(self.recipe, spec, weights, self.splits, path, self.seed(what))
+
+    @property
+    def num_students(self) -> int:
+        """How many the method trains."""
+        given = len(self.recipe.all_students())
+        return max(given, _COHORT) if "students" in self.chosen.takes else 1
+
+    def plain(self, network: nn.Module) -> Method:
+        """Supervised training of a network on the labelled samples."""
+        return Plain(network, task=self.splits.task)
+
+    def method(self, teachers: Sequence[nn.Module]) -> Method:
+        """The method of the recipe, with fresh students."""
+        takes = self.chosen.takes
+        given: dict[str, Any] = {"task": self.splits.task, **self.chosen.hyperparameters}
+        if "students" in takes:
+            given["students"] = [self.student(number) for number in range(self.num_students)]
+        else:
+            given["student"] = self.student()
+        if teachers and self.chosen.method.card.teacher != "none":
+            given |= {"teacher": teachers[0]} if len(teachers) == 1 else {"teachers": list(teachers)}
+        if "taps" in takes and self.taps is not None:
+            given["taps"] = self.taps
+        if "example" in takes:
+            given["example"] = self.example()
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed("method"))
+            return self.chosen.method(**given)
+
+    def example(self) -> dict[str, Any]:
+        """A batch of training samples, as large as those of the training."""
+        size = min(self.recipe.train.batch_size, len(self.train))
+        return self.train.batch(torch.arange(size))
+
+    # -- settings --------------------------------------------------------------------------------------
+
+    @property
+    def alone_settings(self) -> Training:
+        """The training of the plain student: the same, with the groups that it has."""
+        names = {
+            group
+            for stage in self.plain(self.student()).stages()
+            for u in stage.updates
+            for group in u.trains
+        }
+        kept = {name: group for name, group in self.recipe.train.groups.items() if name in names}
+        return self.recipe.train.model_copy(update={"groups": kept})
+
+    @property
+    def views(self) -> Any:
+        """What `fit` takes as views: new ones every epoch where the data are augmented."""
+        return "fresh" if self.train.augmented else 0
+
+    @property
+    def compares(self) -> bool:
+        """Whether a student is trained alone too: always, unless that is all the recipe asks for."""
+        return self.chosen.method is not Plain
+
+    @property
+    def labelled(self) -> int:
+        """Training samples whose label the students see."""
+        return int(is_labelled(self.train.targets()).sum())
+
+
+def open_session(recipe: Recipe, chosen_machine: Machine | None = None) -> Session:
+    """Checks a recipe and reads its data.
+
+    Args:
+        recipe: the recipe.
+        chosen_machine: what an earlier session chose; decided now unless given.
+
+    Raises:
+        RequestError: the recipe, the data or the networks are wrong; nothing was written.
+    """
+    chosen = check_recipe(recipe)
+    where = chosen_machine or machine.choose(recipe)
+    if where.threads:
+        torch.set_num_threads(where.threads)
+    splits = _data(recipe)
+    train = keep_labels(splits.train, recipe.data.labels, recipe.data.seed)
+    taps = recipe.method.taps
+    names = None if taps is None else {"student": taps.student, "teacher": taps.teacher}
+    return Session(recipe, chosen, where, splits, train, names)
+
+
+def _data(recipe: Recipe) -> Splits:
+    options = recipe.data.model_dump(exclude={"source", "labels"})
+    try:
+        return load_source(recipe.data.source, **options)
+    except RequestError as error:
+        raise RequestError(
+            error.message, fix=error.fix, near=error.near, where=error.where or _blamed(recipe, error.message)
+        ) from error
+
+
+def _blamed(recipe: Recipe, said: str) -> str | None:
+    """The place of the key of [data] that a message names, else of the source."""
+    for name in recipe.data.model_fields_set:
+        if f"data.{name}" in said:
+            return recipe.where("data", name, value=True)
+    return recipe.where("data", "source", value=True)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A session that took its dry steps.
+
+    Args:
+        session: with machine and taps as chosen.
+        trained: numbers of the teachers that are trained first.
+        frozen_teacher: the method uses a teacher that was trained before, not one that is trained along.
+        costs: by phase.
+        parameters: of each network by role, "teacher", "student".
+        bytes: that each network takes on disk, by role.
+    """
+
+    session: Session
+    trained: Sequence[int]
+    frozen_teacher: bool
+    costs: Mapping[str, cost.Cost]
+    parameters: Mapping[str, Sequence[int]]
+    bytes: Mapping[str, Sequence[int]]
+
+
+def prepare(session: Session) -> Prepared:
+    """Builds everything once, runs the dry steps of every phase, and throws the networks away."""
+    recipe, data = session.recipe, session.splits
+    uses_teacher = session.chosen.method.card.teacher != "none"
+    teachers = [session.teacher(n) for n in range(len(recipe.all_teachers()))] if uses_teacher else []
+    first = session.method(teachers)
+    session = _with_taps(session, first)
+    trained = [] if first.teacher is None else _untrained(recipe)
+    students = [session.student(n) for n in range(session.num_students)]
+    todo: list[tuple[str, Callable[[], Method], Dataset, Training]] = []
+    for number in trained:
+        settings = recipe.training_of(recipe.all_teachers()[number])
+        todo.append((f"teacher {number}", partial(_plain_teacher, session, number), data.train, settings))
+    if session.compares:
+        todo.append(("alone", partial(_plain_student, session), session.train, session.alone_settings))
+    todo.append(("distil", partial(session.method, teachers), session.train, recipe.train))
+    costs: dict[str, cost.Cost] = {}
+    for name, make, train, settings in todo:
+        made = cost.measure(make, train, data.validation, settings, session.machine)
+        costs[name], session = made.cost, replace(session, machine=made.machine)
+    roles = {"teacher": teachers, "student": students}
+    return Prepared(
+        session,
+        trained,
+        first.teacher is not None,
+        costs,
+        {role: [networks.count(network) for network in found] for role, found in roles.items()},
+        {role: [networks.stored_bytes(network) for network in found] for role, found in roles.items()},
+    )
+
+
+def _plain_teacher(session: Session, number: int) -> Method:
+    return session.plain(session.teacher(number))
+
+
+def _plain_student(session: Session) -> Method:
+    return session.plain(session.student())
+
+
+def _untrained(recipe: Recipe) -> list[int]:
+    """The teachers whose weights are to be trained first."""
+    return [number for number, spec in enumerate(recipe.all_teachers()) if spec.weights == "train"]
+
+
+def _with_taps(session: Session, method: Method) -> Session:
+    """The session with the layers that the method took, so that every further one takes the same."""
+    if not session.chosen.method.card.taps:
+        return session
+    return replace(session, taps={side: list(paths) for side, paths in method.tapped.items()})
+
+
+def resolved(prepared: Prepared) -> Recipe:
+    """The recipe with every default and every choice, as resolved.toml keeps it."""
+    session = prepared.session
+    recipe = session.recipe
+    taps = session.taps
+    method = MethodChoice(
+        name=recipe.method.name,
+        taps=None if taps is None else TapNames(student=list(taps["student"]), teacher=list(taps["teacher"])),
+        **{name: value for name, value in session.chosen.hyperparameters.items() if value is not None},
+    )
+    found = recipe.model_dump()
+    for path, spec in [("teacher", recipe.teacher)] if recipe.teacher else []:
+        found[path]["train"] = recipe.training_of(spec).model_dump()
+    for number, spec in enumerate(recipe.teachers):
+        found["teachers"][number]["train"] = recipe.training_of(spec).model_dump()
+    return Recipe(
+        **{**found, "method": method.model_dump(), "machine": machine.written(session.machine).model_dump()}
+    )

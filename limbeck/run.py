@@ -1,0 +1,108 @@
+"""The verbs as functions: `distill`, `list_methods`, `list_recipes`, `list_layers`. Light to import."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from limbeck._run.folder import RunFolder, opened
+from limbeck._run.listings import Listing, list_methods, list_recipes
+from limbeck._run.result import Run
+from limbeck.errors import RequestError
+from limbeck.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from limbeck._run.screen import Screen
+
+__all__ = ["Run", "distill", "list_layers", "list_methods", "list_recipes"]
+
+
+def distill(
+    recipe: Recipe | str | Path,
+    *,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    output: str | Path | None = None,
+    resume: bool = False,
+    dry_run: bool = False,
+    screen: Screen | None = None,
+) -> Run:
+    """Runs a recipe: teacher, student alone, distilled student, test, export, report.
+
+    Args:
+        recipe: a `Recipe`, a TOML file, the name of a recipe of the package, or the folder of a run.
+        overrides: lines `a.b=VALUE` as after `--set`, or values by dotted key.
+        output: folder of the run; by default `runs/NAME`, with a number behind it where one is finished.
+        resume: goes on with a run that stopped; nothing of it may be changed.
+        dry_run: only plans; nothing is written.
+        screen: where progress is shown; by default stderr, or the notebook.
+
+    Raises:
+        RequestError: the request was wrong; nothing was written.
+        RunError: the run failed; what it had is kept.
+        Interrupted: a signal stopped it; `resume=True` goes on.
+    """
+    from limbeck._run import job
+
+    screen = screen or job.default_screen()
+    if isinstance(recipe, str | Path) and Path(recipe).is_dir():
+        folder = opened(recipe)
+        return _again(folder, overrides, output, resume=resume, dry_run=dry_run, screen=screen)
+    source = recipe.name if isinstance(recipe, Recipe) else str(recipe)
+    if isinstance(recipe, Recipe):
+        given = Recipe.parse(recipe.source_text(), source, overrides) if overrides else recipe
+    else:
+        given = Recipe.load(recipe, overrides)
+    if resume:
+        folder = job.unfinished(given, output)
+        return _again(folder, (), None, resume=True, dry_run=dry_run, screen=screen)
+    return job.start(given, source, output, dry_run=dry_run, screen=screen)
+
+
+def _again(
+    folder: RunFolder,
+    overrides: Sequence[str] | Mapping[str, Any],
+    output: str | Path | None,
+    *,
+    resume: bool,
+    dry_run: bool,
+    screen: Screen,
+) -> Run:
+    """Goes on with a run, or shows one that is finished."""
+    from limbeck._run import job
+
+    if overrides or output is not None:
+        flag = "--set" if overrides else "--output"
+        raise RequestError(
+            f"{flag} with the folder of a run: a run goes on as it was begun",
+            fix=f"limbeck distill {folder}/recipe.toml --set student.weights={folder}/student "
+            f"--set train.epochs=20 --output {folder}-longer",
+        )
+    if folder.finished:
+        screen.say(f"{folder} is finished")
+        return Run.open(folder.path)
+    if not resume:
+        raise RequestError(f"{folder} is not finished", fix=f"limbeck distill {folder} --resume")
+    return job.go_on(folder, dry_run=dry_run, screen=screen)
+
+
+def list_layers(
+    model: str | nn.Module,
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    classes: int | None = None,
+) -> Listing:
+    """The layers of a model: paths, shapes, calls, parameters, share of compute; what to name in `taps`.
+
+    Args:
+        model: a network, a model as in a recipe, or a `student/` folder.
+        size: side in pixels of the picture it is shown.
+        channels: 1 grey, 3 colour.
+        classes: number of its outputs.
+    """
+    from limbeck._run.networks import layers_of
+
+    return layers_of(model, size, channels, classes)
