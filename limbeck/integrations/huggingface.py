@@ -214,10 +214,12 @@ class DistillationTrainer(Trainer):
 
 def _check_arguments(args: TrainingArguments) -> None:
     """Refuses settings that would change what is trained behind the method's back."""
+    # The older name is an alias; the newer one is not known to older versions.
+    checkpointing = any(vars(args).get(f"{name}_checkpointing") for name in ("gradient", "activation"))
     refused = {
         "label_smoothing_factor": (bool(args.label_smoothing_factor), "the loss is the method's"),
         "torch_compile": (args.torch_compile, "compile the networks in place: student.compile()"),
-        "gradient_checkpointing": (args.gradient_checkpointing, "student.gradient_checkpointing_enable()"),
+        "activation_checkpointing": (checkpointing, "switch it on in the student itself"),
         "fsdp": (bool(args.fsdp), "start one process a device: accelerate launch"),
         "deepspeed": (args.deepspeed is not None, "start one process a device: accelerate launch"),
     }
