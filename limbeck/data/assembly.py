@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from limbeck.data.dataset import Dataset, Splits
 from limbeck.data.images import find_unreadable
@@ -119,6 +120,31 @@ def assemble(
     )
 
 
+def training_rows(targets: Mapping[str, Tensor], options: Options) -> Tensor:
+    """Positions of the training part that stay in it when `assemble` has drawn what is missing; int64.
+
+    What a source learns from its data, as the mean of a column, it learns from these alone.
+    """
+    present = [part for part, values in targets.items() if bool(is_labelled(values).any())]
+    train = targets["train"]
+    index = torch.arange(len(train))
+    shares = _shares(present, options)
+    return split(train, shares, options.seed, index)["train"] if shares else index
+
+
+def _shares(present: Collection[str], options: Options) -> dict[str, float]:
+    """What is drawn: validation where it is missing; test by its share, or if there is no split at all."""
+    shares = {}
+    if "validation" not in present and options.validation > 0:
+        shares["validation"] = options.validation
+    if "test" not in present:
+        by_default = DEFAULT_SHARE if "validation" not in present else 0.0
+        share = by_default if options.test is None else options.test
+        if share > 0:
+            shares["test"] = share
+    return shares
+
+
 def _without_unreadable(parts: Mapping[str, Dataset], said: list[str]) -> dict[str, Dataset]:
     """The parts without samples that cannot be read; the others keep their index values."""
     kept = {}
@@ -136,21 +162,11 @@ def _without_unreadable(parts: Mapping[str, Dataset], said: list[str]) -> dict[s
 
 def _with_drawn_parts(
     parts: dict[str, Dataset], options: Options, said: list[str]
-) -> tuple[dict[str, Dataset], dict[str, torch.Tensor] | None]:
-    """Draws what the source lacks out of its training part.
-
-    Validation always; test if its share is given, or if the source has no split at all.
-    """
-    shares = {}
-    if "validation" not in parts and options.validation > 0:
-        shares["validation"] = options.validation
-    if "test" not in parts:
-        by_default = DEFAULT_SHARE if "validation" not in parts else 0.0
-        share = by_default if options.test is None else options.test
-        if share > 0:
-            shares["test"] = share
-        else:
-            said.append("there is no test part (data.test = 0.1 would draw one)")
+) -> tuple[dict[str, Dataset], dict[str, Tensor] | None]:
+    """Draws what the source lacks out of its training part."""
+    shares = _shares(parts, options)
+    if "test" not in (*parts, *shares):
+        said.append("there is no test part (data.test = 0.1 would draw one)")
     if not shares:
         return parts, None
     train = parts["train"]

@@ -44,7 +44,10 @@ def _source(
     source = f"{kind}:{place}"
     path = places.existing(place, source)
     files = _by_part(path, endings, source)
-    return table_source(source, {part: read(found) for part, found in files.items()}, options)
+    tables = {part: read(found) for part, found in files.items()}
+    beside = [file[0].name for part, file in files.items() if path.is_file() and part != "train"]
+    notes = [f"read as the other parts, from beside {path.name}: {', '.join(beside)}"] if beside else []
+    return table_source(source, tables, options, notes)
 
 
 def _by_part(path: Path, endings: tuple[str, ...], source: str) -> dict[str, list[Path]]:

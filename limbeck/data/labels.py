@@ -151,7 +151,7 @@ def _check_known(part: str, values: Sequence[Any], known: Mapping[Any, int]) -> 
         return
     number = sum(1 for value in values if str(value) in unknown)
     raise RequestError(
-        f"{part} has {number} samples of {listed(unknown)}, a class that training does not have",
+        f"{part} has {number} {'sample' if number == 1 else 'samples'} of {listed(unknown)}, a class that training does not have",
         near=nearest(unknown[0], map(str, known)),
         fix=f"add training samples of {unknown[0]!r}, or leave it out of {part}",
     )

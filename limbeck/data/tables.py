@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from limbeck.data.assembly import Options, assemble, part_of
+from limbeck.data.assembly import Options, assemble, part_of, training_rows
 from limbeck.data.dataset import ArrayDataset, Dataset, Inputs, Splits
 from limbeck.data.images import EXTENSIONS, Encoded, LazyImageDataset, survey
 from limbeck.data.labels import listed, map_labels
@@ -23,8 +23,8 @@ from limbeck.task import Classification, Regression, Task
 TARGETS = ("label", "target", "labels", "targets", "class", "score")
 #: Columns of texts that are tokens already.
 TOKENS = ("input_ids", "attention_mask", "token_type_ids")
-#: More classes than this with fewer samples each than that are probably numbers to predict.
-_MANY_CLASSES, _FEW_SAMPLES = 1000, 5
+#: More numbers than this as labels, with fewer rows each than that, are probably values to predict.
+_MANY_CLASSES, _FEW_ROWS = 100, 50
 
 
 class Columns(Mapping[str, Sequence[Any]]):
@@ -73,14 +73,15 @@ class Table:
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()))) if self.columns else 0
 
-    def take(self, rows: Sequence[int]) -> Table:
-        """Some rows of the table."""
+    def take(self, rows: Sequence[int], without: str | None = None) -> Table:
+        """Some rows of the table, and all its columns or all but one."""
 
         def read(name: str) -> Sequence[Any]:
             values = self.columns[name]
             return [values[row] for row in rows]
 
-        return Table(Columns(list(self.columns), read), self.label, self.folder, self.classes)
+        names = [name for name in self.columns if name != without]
+        return Table(Columns(names, read), self.label, self.folder, self.classes)
 
 
 @dataclass
@@ -93,9 +94,11 @@ class Reading:
     notes: list[str]
 
 
-def table_source(source: str, parts: Mapping[str, Table], options: Options) -> Splits:
+def table_source(
+    source: str, parts: Mapping[str, Table], options: Options, notes: Sequence[str] = ()
+) -> Splits:
     """The splits of one or several tables, by part; a column may say which part a row belongs to."""
-    notes: list[str] = []
+    notes = list(notes)
     parts = _split_by_column(dict(parts), options, notes)
     reading = read_tables(parts, options)
     notes += reading.notes
@@ -121,7 +124,7 @@ def read_tables(parts: Mapping[str, Table], options: Options) -> Reading:
         plain = {**plain, "kind": "text", "columns": list(options.text)}
         plain |= {"tokenizer": options.tokenizer, "max_length": options.max_length}
     else:
-        encoder, inputs = _rows(parts, target, options, notes)
+        encoder, inputs = _rows(parts, target, training_rows(targets, options), options, notes)
         plain = {**plain, "kind": "row", "columns": encoder.plain()}
     sets: dict[str, Dataset] = {part: ArrayDataset(inputs[part], targets[part]) for part in parts}
     return Reading(sets, task, plain, notes)
@@ -148,7 +151,9 @@ def _split_by_column(parts: dict[str, Table], options: Options, notes: list[str]
         part: [i for i, its in enumerate(named) if its == part] for part in ("train", "validation", "test")
     }
     notes.append(f"the column {name!r} says which part a row belongs to")
-    return {part: table.take(chosen) for part, chosen in rows.items() if chosen or part == "train"}
+    return {
+        part: table.take(chosen, without=name) for part, chosen in rows.items() if chosen or part == "train"
+    }
 
 
 def _column(table: Table, name: str, option: str) -> Sequence[Any]:
@@ -186,16 +191,21 @@ def _targets(
         named = {part: [_stated(value, stated) for value in column] for part, column in values.items()}
         mapped = map_labels(named, classes=stated)
     elif options.task == "values" or (options.task is None and _fractional(values["train"])):
-        return _real_targets(values, target, notes)
+        return _real_targets(values, target, options, notes)
     else:
         mapped = map_labels(values)
-        if len(mapped.classes) > _MANY_CLASSES and len(parts["train"]) < _FEW_SAMPLES * len(mapped.classes):
-            raise RequestError(
-                f"the column {target!r} holds {len(mapped.classes)} labels in {len(parts['train'])} rows",
-                fix='data.task = "values" if they are numbers to predict, "classes" if they are classes',
-            )
+        if options.task is None and numbers(mapped.classes) is not None:
+            _check_not_values(target, len(mapped.classes), len(parts["train"]))
     notes += mapped.notes
     return Classification(mapped.classes), mapped.targets, {}
+
+
+def _check_not_values(target: str, classes: int, rows: int) -> None:
+    if classes > _MANY_CLASSES and rows < _FEW_ROWS * classes:
+        raise RequestError(
+            f"the column {target!r} holds {classes} different numbers in {rows} rows: classes, or values?",
+            fix='data.task = "values" if they are numbers to predict, "classes" if they are classes',
+        )
 
 
 def _stated(value: Any, names: Sequence[str]) -> str | None:
@@ -209,19 +219,18 @@ def _fractional(values: Sequence[Any]) -> bool:
 
 
 def _real_targets(
-    values: Mapping[str, Sequence[Any]], target: str, notes: list[str]
+    values: Mapping[str, Sequence[Any]], target: str, options: Options, notes: list[str]
 ) -> tuple[Task, dict[str, Tensor], dict[str, Any]]:
     """Real-valued targets in units of the training data's spread around its mean."""
-    found = {part: numbers(column) for part, column in values.items()}
-    train = found["train"]
-    if train is None or any(column is None for column in found.values()):
-        raise RequestError(f"the column {target!r} holds texts, not numbers", fix='data.task = "classes"')
-    mean, std = mean_and_std(train)
+    found = {}
+    for part, column in values.items():
+        its = numbers(column)
+        if its is None:
+            raise RequestError(f"the column {target!r} holds texts, not numbers", fix='data.task = "classes"')
+        found[part] = torch.tensor(its, dtype=torch.float64)
+    mean, std = mean_and_std(found["train"][training_rows(found, options)].tolist())
     notes.append(f"{target}: values are in units of {std:.4g} around {mean:.4g}, from the training rows")
-    scaled = {
-        part: ((torch.tensor(column, dtype=torch.float64) - mean) / std).float()
-        for part, column in found.items()
-    }
+    scaled = {part: ((column - mean) / std).float() for part, column in found.items()}
     return Regression(), scaled, {"target": {"name": target, "mean": mean, "std": std}}
 
 
@@ -333,17 +342,17 @@ def _tokenized(parts: Mapping[str, Table], options: Options) -> dict[str, Inputs
 
 
 def _rows(
-    parts: Mapping[str, Table], target: str, options: Options, notes: list[str]
+    parts: Mapping[str, Table], target: str, rows: Tensor, options: Options, notes: list[str]
 ) -> tuple[RowEncoder, dict[str, Inputs]]:
+    """Vectors of all rows, by an encoder that has seen `rows` alone, those that are trained on."""
     train = parts["train"]
     for name in options.features:
         _column(train, name, "data.features")
-    chosen = [name for name in options.features or train.columns if name not in (target, options.split)]
-    if not options.features:
-        chosen = [name for name in chosen if name != "split" or options.split is not None]
+    chosen = [name for name in options.features or train.columns if name != target]
     if not chosen:
         raise RequestError(f"{train.label} has no column beside {target!r}")
-    encoder = RowEncoder.fit({name: train.columns[name] for name in chosen})
+    known = train.take(rows.tolist())
+    encoder = RowEncoder.fit({name: known.columns[name] for name in chosen})
     inputs: dict[str, Inputs] = {part: encoder.encode(table.columns) for part, table in parts.items()}
     texts = sum(1 for column in encoder.columns if column.categories)
     notes.append(

@@ -60,6 +60,16 @@ def test_files_of_a_folder_are_parts(tmp_path: Path, name: str) -> None:
         splits = load_source(f"csv:{place}")
         assert [len(part) for part in splits.parts().values()] == [20, 8, 4]
         assert splits.division is None
+        assert any("from beside" in note for note in splits.notes) == (place != tmp_path)
+
+
+def test_what_is_learned_from_columns_is_learned_from_training_rows_alone(tmp_path: Path) -> None:
+    text = "x,price\n" + "\n".join(f"{i},{i * 2.5}" for i in range(40))
+    splits = load_source(f"csv:{write(tmp_path / 'a.csv', text)}", target="price", validation=0.3)
+    for values in (splits.train.targets(), splits.train.batch(range(len(splits.train)))["inputs"]):
+        assert float(values.mean()) == pytest.approx(0, abs=1e-6)
+        assert float(values.std(correction=0)) == pytest.approx(1, abs=1e-6)
+    assert len(splits.train) == 24
 
 
 def test_a_column_may_name_the_part(tmp_path: Path) -> None:
@@ -210,8 +220,10 @@ def test_files_that_are_no_tables_are_named(tmp_path: Path) -> None:
 
 def test_labels_of_many_kinds_are_probably_numbers(tmp_path: Path) -> None:
     text = "x,label\n" + "\n".join(f"{i},{i}" for i in range(1500))
-    with pytest.raises(RequestError, match="1500 labels in 1500 rows"):
+    with pytest.raises(RequestError, match="1500 different numbers in 1500 rows"):
         load_source(f"csv:{write(tmp_path / 'a.csv', text)}")
+    splits = load_source(f"csv:{tmp_path / 'a.csv'}", task="classes", validation=0, test=0)
+    assert len(splits.classes or []) == 1500
 
 
 def test_a_test_part_without_labels_is_said(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_tables_have_the_same_rule(tmp_path: Path) -> None:
     for part, labels in {"train": "abcabc", "validation": "acac", "test": "d"}.items():
         rows = "\n".join(f"{i},{label}" for i, label in enumerate(labels))
         (tmp_path / f"{part}.csv").write_text(f"x,label\n{rows}\n")
-    with pytest.raises(RequestError, match="test has 1 samples of 'd'"):
+    with pytest.raises(RequestError, match="test has 1 sample of 'd'"):
         load_source(f"csv:{tmp_path}")
     (tmp_path / "test.csv").unlink()
     splits = load_source(f"csv:{tmp_path}")
