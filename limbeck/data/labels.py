@@ -150,8 +150,9 @@ def _check_known(part: str, values: Sequence[Any], known: Mapping[Any, int]) -> 
     if not unknown:
         return
     number = sum(1 for value in values if str(value) in unknown)
+    samples = f"{number} sample" + ("s" if number > 1 else "")
     raise RequestError(
-        f"{part} has {number} {'sample' if number == 1 else 'samples'} of {listed(unknown)}, a class that training does not have",
+        f"{part} has {samples} of {listed(unknown)}, a class that training does not have",
         near=nearest(unknown[0], map(str, known)),
         fix=f"add training samples of {unknown[0]!r}, or leave it out of {part}",
     )
