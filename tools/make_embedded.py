@@ -1,13 +1,14 @@
-"""Makes the pictures of `limbeck/data/embedded` from Fashion-MNIST, or checks that they are what it would make.
+"""Makes the pictures of `limbeck/data/embedded` from Fashion-MNIST, or checks what is there.
 
     python tools/make_embedded.py            writes them
     python tools/make_embedded.py --check    compares pixels and provenance, writes nothing
 
-Needs the four files of Fashion-MNIST: `apt install dataset-fashion-mnist`, or `--source FOLDER`. Of each class the
-first 1,000 training pictures become training data, the next 100 validation data, the first 200 test pictures test
-data; they are interleaved, so picture i is of class i % 10. Grey values are rounded to multiples of 3 (at most 1
-of 255 away), which makes lossless WebP a fifth smaller: 13,000 pictures stay below 4 MB. The pixels are the same
-with any version of Pillow; the bytes of the sheets with the same libwebp, whose version is written down.
+Needs the four files of Fashion-MNIST: `apt install dataset-fashion-mnist`, or `--source FOLDER`. Of each
+class the first 1,000 training pictures become training data, the next 100 validation data, the first 200
+test pictures test data; they are interleaved, so picture i is of class i % 10. Grey values are rounded to
+multiples of 3 (at most 1 of 255 away), which makes lossless WebP a fifth smaller: 13,000 pictures stay
+below 4 MB. The pixels are the same with any version of Pillow; the bytes of the sheets with the same
+libwebp, whose version is written down.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ def chosen(source: Path, file: str, first: int, last: int) -> Any:
     """The pictures first..last-1 of each class, interleaved and rounded, uint8 [N, 28, 28]."""
     ending = ".gz" if (source / f"{file}-images-idx3-ubyte.gz").exists() else ""
     pixels, labels = (value.numpy() for value in read_idx_pair(source, file, ending))
-    places = np.stack([np.flatnonzero(labels == label)[first:last] for label in range(len(FASHION_CLASSES))], 1)
+    places = np.stack(
+        [np.flatnonzero(labels == label)[first:last] for label in range(len(FASHION_CLASSES))], 1
+    )
     grey = pixels[places.ravel(), 0].astype(np.int64)
     return ((grey + STEP // 2) // STEP * STEP).astype(np.uint8)
 
@@ -62,7 +65,7 @@ def provenance(parts: dict[str, Any]) -> dict[str, Any]:
         "name": "fashion-small",
         "from": "Fashion-MNIST, https://github.com/zalandoresearch/fashion-mnist",
         "licence": "MIT, see LICENSE; Copyright 2017 Zalando SE",
-        "changes": f"part of the pictures; grey values rounded to multiples of {STEP}; packed into WebP sheets",
+        "changes": f"a part; grey values rounded to multiples of {STEP}; packed into WebP sheets",
         "chosen": {
             part: f"pictures {first}..{last - 1} of each class in {file}-images-idx3-ubyte"
             for part, (file, first, last) in PARTS.items()
@@ -78,12 +81,16 @@ def provenance(parts: dict[str, Any]) -> dict[str, Any]:
 def check(parts: dict[str, Any]) -> list[str]:
     """What differs between the files and what would be written, the encoder's version apart."""
     there = json.loads((FOLDER / "provenance.json").read_text(encoding="utf-8"))
-    differing = [key for key, value in provenance(parts).items() if key != "encoder" and there.get(key) != value]
+    differing = [
+        key for key, value in provenance(parts).items() if key != "encoder" and there.get(key) != value
+    ]
     for part, pixels in parts.items():
         for number, first in enumerate(range(0, len(pixels), PER_SHEET)):
             file = f"{part}-{number:02d}.webp"
             with Image.open(FOLDER / file) as image:
-                same = np.array_equal(from_sheet(np.asarray(image.convert("L"))), pixels[first : first + PER_SHEET])
+                same = np.array_equal(
+                    from_sheet(np.asarray(image.convert("L"))), pixels[first : first + PER_SHEET]
+                )
             differing += [] if same else [file]
     return differing
 
