@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -111,3 +111,77 @@ def disagreement(logits: Sequence[Tensor]) -> Tensor:
     predicted = torch.stack([each.argmax(-1) for each in logits])
     first, second = torch.triu_indices(len(logits), len(logits), offset=1)
     return (predicted[first] != predicted[second]).float().mean()
+
+
+def pool_boxes(
+    detections: Sequence[Mapping[str, Tensor]], *, threshold: float = 0.5, fusion: bool = False
+) -> dict[str, Tensor]:
+    """The boxes that several detectors found in one image, as one detector's.
+
+    Class by class, boxes that overlap more than `threshold` (intersection over union) are one object. By
+    default the one with the best score stays (non-maximum suppression). With `fusion` they are averaged by
+    score, and the mean score is multiplied by min(number of boxes, M) / M, so what one of M detectors found
+    alone counts less (weighted box fusion, Solovyev et al. 2021).
+
+    Args:
+        detections: of M detectors, each `boxes` [N, 4] as (left, top, right, bottom), `scores` [N] and
+            `labels` [N]; N may differ.
+        threshold: 0 to 1.
+        fusion: average in place of suppressing.
+
+    Returns:
+        The same three, by falling score; equal scores in the order given.
+    """
+    if not detections:
+        raise RequestError("boxes of no detectors; needed at least one")
+    boxes, scores, labels = (
+        torch.cat([each[name] for each in detections]) for name in ("boxes", "scores", "labels")
+    )
+    order = scores.argsort(dim=0, descending=True, stable=True)
+    boxes, scores, labels = boxes[order], scores[order], labels[order]
+    groups = _groups(boxes, scores, labels, threshold, moving=fusion)
+    first = [group[0] for group in groups]
+    if not fusion:
+        return {"boxes": boxes[first], "scores": scores[first], "labels": labels[first]}
+    fused = [_average(boxes[group], scores[group]) for group in groups]
+    share = [min(len(group), len(detections)) / len(detections) for group in groups]
+    mean = [scores[group].mean() * part for group, part in zip(groups, share, strict=True)]
+    found = {
+        "boxes": torch.stack(fused) if fused else boxes,
+        "scores": torch.stack(mean) if mean else scores,
+        "labels": labels[first],
+    }
+    order = found["scores"].argsort(dim=0, descending=True, stable=True)
+    return {name: value[order] for name, value in found.items()}
+
+
+def _groups(
+    boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float, *, moving: bool
+) -> list[list[int]]:
+    """Positions of the boxes of each object, best first; `moving`: compared with the average so far."""
+    groups: list[list[int]] = []
+    places, kinds = torch.empty_like(boxes), torch.empty_like(labels)
+    for position, box in enumerate(boxes):
+        number = len(groups)
+        overlaps = _overlaps(box, places[:number]) * (kinds[:number] == labels[position])
+        best = int(overlaps.argmax()) if number else 0
+        if number == 0 or overlaps[best] <= threshold:
+            groups.append([position])
+            places[number], kinds[number] = box, labels[position]
+            continue
+        groups[best].append(position)
+        if moving:
+            places[best] = _average(boxes[groups[best]], scores[groups[best]])
+    return groups
+
+
+def _average(boxes: Tensor, scores: Tensor) -> Tensor:
+    return (scores.unsqueeze(1) * boxes).sum(0) / scores.sum().clamp(min=1e-12)
+
+
+def _overlaps(box: Tensor, others: Tensor) -> Tensor:
+    """Intersection over union of a box [4] with others [N, 4]; 0 for boxes without area."""
+    sides = torch.minimum(box[2:], others[:, 2:]) - torch.maximum(box[:2], others[:, :2])
+    shared = sides.clamp(min=0).prod(1)
+    whole = (box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(1) - shared
+    return shared / whole.clamp(min=1e-12)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from limbeck.ensemble import Ensemble, combine, disagreement, majority_vote
+from limbeck.ensemble import Ensemble, combine, disagreement, majority_vote, pool_boxes
 from limbeck.errors import RequestError
 from limbeck.task import Classification
 
@@ -99,3 +99,58 @@ def test_refusals():
         Ensemble([Fixed([1.0])], combining="mean")
     with pytest.raises(RequestError, match="3 and 2 classes"):
         combine([torch.zeros(1, 3), torch.zeros(1, 2)])
+
+
+def found(*entries):
+    boxes, scores, labels = zip(*entries, strict=True) if entries else ((), (), ())
+    return {
+        "boxes": torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4),
+        "scores": torch.tensor(scores, dtype=torch.float64),
+        "labels": torch.tensor(labels, dtype=torch.int64),
+    }
+
+
+SEEN = [
+    found(((0, 0, 10, 10), 0.9, 1), ((20, 20, 30, 30), 0.5, 1), ((0, 0, 10, 10), 0.4, 2)),
+    found(((1, 0, 11, 10), 0.6, 1), ((21, 20, 31, 30), 0.7, 1)),
+    found(),
+]
+
+
+def test_pooled_boxes_of_one_object_leave_the_best():
+    pooled = pool_boxes(SEEN)
+    assert pooled["boxes"].tolist() == [[0, 0, 10, 10], [21, 20, 31, 30], [0, 0, 10, 10]]
+    assert pooled["scores"].tolist() == [0.9, 0.7, 0.4]
+    assert pooled["labels"].tolist() == [1, 1, 2]
+    assert len(pool_boxes(SEEN, threshold=0.9)["boxes"]) == 5
+
+
+def test_fused_boxes_are_averaged_and_lone_ones_count_less():
+    pooled = pool_boxes(SEEN, fusion=True)
+    torch.testing.assert_close(pooled["boxes"][0], torch.tensor([0.4, 0, 10.4, 10], dtype=torch.float64))
+    left = (0.7 * 21 + 0.5 * 20) / 1.2
+    assert pooled["boxes"][1][0].item() == pytest.approx(left)
+    expected = [0.75 * 2 / 3, 0.6 * 2 / 3, 0.4 / 3]
+    torch.testing.assert_close(pooled["scores"], torch.tensor(expected, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("fusion", [False, True])
+def test_pooling_nothing_and_one(fusion):
+    nothing = pool_boxes([found(), found()], fusion=fusion)
+    assert [len(value) for value in nothing.values()] == [0, 0, 0]
+    alone = pool_boxes([SEEN[1]], fusion=fusion)
+    assert alone["scores"].tolist() == [0.7, 0.6]
+    with pytest.raises(RequestError, match="no detectors"):
+        pool_boxes([], fusion=fusion)
+
+
+def test_suppression_equals_that_of_torchvision():
+    ops = pytest.importorskip("torchvision.ops")
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(60, 2, generator=generator) * 20
+    boxes = torch.cat([corners, corners + 2 + torch.rand(60, 2, generator=generator) * 8], 1)
+    scores, labels = torch.rand(60, generator=generator), torch.randint(0, 3, (60,), generator=generator)
+    whole = {"boxes": boxes, "scores": scores, "labels": labels}
+    pieces = [{name: value[i::3] for name, value in whole.items()} for i in range(3)]
+    kept = ops.batched_nms(boxes, scores, labels, 0.5)
+    assert torch.equal(pool_boxes(pieces)["boxes"], boxes[kept])
