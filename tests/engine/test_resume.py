@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 import subprocess
@@ -36,9 +37,8 @@ class Stop(Listener):
 
 def run(make, train, settings, folder, *, after=None, resume=False):
     listener = Stop(after)
-    method = make()
-    stopped = False
-    try:
+    method, result = make(), None
+    with contextlib.suppress(Interrupted):
         result = fit(
             method,
             train,
@@ -49,10 +49,7 @@ def run(make, train, settings, folder, *, after=None, resume=False):
             listener=listener,
             interruption=listener.interruption,
         )
-    except Interrupted as error:
-        assert error.exit_code == 130
-        stopped, result = True, None
-    return method, listener.steps, stopped, result
+    return method, listener.steps, result is None, result
 
 
 def equal_after_stop(make, train, settings, folder, after):
@@ -60,7 +57,7 @@ def equal_after_stop(make, train, settings, folder, after):
     _, first, stopped, _ = run(make, train, settings, folder / "cut", after=after)
     assert stopped
     resumed, rest, _, again = run(make, train, settings, folder / "cut", resume=True)
-    assert [s for s in first + rest] == steps
+    assert first + rest == steps
     assert same(weights(resumed), weights(whole))
     assert [e["terms"] for e in again.history] == [e["terms"] for e in result.history]
     assert [e["scores"] for e in again.history] == [e["scores"] for e in result.history]
@@ -115,7 +112,7 @@ def test_a_momentum_takes_the_memory_format_of_its_parameter(tmp_path):
 
 def test_a_finished_run_is_read_back_and_trains_no_more(tmp_path):
     settings = Training(epochs=2, batch_size=8)
-    whole, steps, _, result = run(lambda: Supervised(mlp()), data(), settings, tmp_path)
+    whole, _, _, result = run(lambda: Supervised(mlp()), data(), settings, tmp_path)
     again, more, _, same_result = run(
         lambda: Supervised(mlp(seed=9)), data(), settings, tmp_path, resume=True
     )
@@ -129,6 +126,15 @@ def test_resume_without_a_checkpoint_starts(tmp_path):
     one, *_ = run(lambda: Supervised(mlp()), data(), settings, tmp_path / "a")
     two, *_ = run(lambda: Supervised(mlp()), data(), settings, tmp_path / "b", resume=True)
     assert same(weights(one), weights(two))
+
+
+def test_a_signal_stops_with_its_exit_code(tmp_path):
+    interruption = Interruption()
+    interruption.signal_number = signal.SIGTERM
+    with pytest.raises(Interrupted, match="everything is saved") as caught:
+        fit(Supervised(mlp()), data(), folder=tmp_path, interruption=interruption)
+    assert caught.value.exit_code == 143
+    assert checkpoint.newest(tmp_path, "last")
 
 
 def test_a_checkpoint_of_another_network_seed_or_a_damaged_one_is_refused(tmp_path):
@@ -161,7 +167,7 @@ torch.save(method.state_dict(), sys.argv[2])
 
 
 def process(folder, out, kill_after=None):
-    """Runs the script, from its "ready" on for so many seconds at most; whether it was killed, and its time."""
+    """Runs the script, from its "ready" on so many seconds at most: whether it was killed, its time."""
     command = [sys.executable, "-c", SCRIPT, str(folder), str(out)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout.readline() == "ready\n"
