@@ -23,11 +23,11 @@ _FIX = 'name them: stage_modules = [["stem", "layer1"], ["layer2"]], head_module
 
 @dataclass
 class Unit:
-    """A module without children, or a parameter that a module with children holds itself.
+    """A module that works in one stage, or a parameter of a module that works in several.
 
     Args:
         name: in the unwrapped network.
-        part: the module or parameter.
+        part: the module, without children or with state of its own; or the parameter.
         runs: the stages in which it is called, from 0, the head last; empty where that is not seen.
         feeds: the first stages that its parameters have a gradient from.
         home: the stages it belongs to; several only where it has no state.
@@ -51,10 +51,13 @@ class Unit:
         return bool(self.parameters) or any(True for _ in buffers)
 
     @property
-    def reset(self) -> Callable[[], Any] | None:
-        """What initialises it afresh, if it says how."""
-        found = getattr(self.part, "reset_parameters", None)
-        return found if callable(found) else None
+    def resets(self) -> list[Callable[[], Any]] | None:
+        """What initialises it afresh, from the inside out; None where a holder of parameters cannot."""
+        if isinstance(self.part, nn.Parameter):
+            return None
+        holders = [module for module in self.part.modules() if any(True for _ in module.parameters(False))]
+        found = [getattr(module, "reset_parameters", None) for module in reversed(holders)]
+        return [reset for reset in found if callable(reset)] if all(map(callable, found)) else None
 
     def tensors(self) -> list[Tensor]:
         """Its parameters and buffers."""
@@ -62,10 +65,11 @@ class Unit:
 
 
 class Norm(NamedTuple):
-    """A batch norm that was called, and how many values a channel one sample gives it."""
+    """A batch norm that was called: its first stage, and how many values a channel one sample gives it."""
 
     name: str
     module: nn.Module
+    stage: int
     positions: int
 
 
@@ -160,33 +164,46 @@ def _observe(taps: Taps, batch: Mapping[str, Any]) -> Split:
         if call.left:
             runs.setdefault(id(call.module), set()).add(sum(end < at for end in ends))
             positions[id(call.module)] = min(call.positions, positions.get(id(call.module), call.positions))
-    units, idle = [], []
-    for name, part in _parts(network):
-        parameters = [part] if isinstance(part, nn.Parameter) else list(part.parameters())
-        feeds = frozenset(first[id(p)] for p in parameters if id(p) in first)
-        units.append(Unit(name, part, frozenset(runs.get(id(part), ())), feeds))
-        idle += [name] if parameters and not all(id(p) in first for p in parameters) else []
+    units = list(_units(network, runs, first))
+    idle = [unit.name for unit in units if not all(id(parameter) in first for parameter in unit.parameters)]
     norms = [
-        Norm(name, module, positions[id(module)])
+        Norm(name, module, min(runs[id(module)]), positions[id(module)])
         for name, module in module_names(network).items()
-        if isinstance(module, _BatchNorm) and id(module) in positions
+        if isinstance(module, _BatchNorm) and id(module) in runs
     ]
     return Split(units, norms, idle)
 
 
-def _parts(network: nn.Module) -> Iterator[tuple[str, nn.Module | nn.Parameter]]:
-    """Modules without children, and the own parameters of the others, each once and by name."""
+def _units(network: nn.Module, runs: Mapping[int, set[int]], first: Mapping[int, int]) -> Iterator[Unit]:
+    """All modules and parameters of a network, each in one unit, in the order of definition."""
     names = {id(module): name for name, module in reversed(module_names(network).items())}
     seen: set[int] = set()
-    for module in network.modules():
-        name = names.get(id(module), "")
-        if not any(True for _ in module.children()):
-            yield name, module
-            continue
-        for own, parameter in module.named_parameters(recurse=False):
+
+    def stages(module: nn.Module) -> tuple[frozenset[int], frozenset[int]]:
+        fed = frozenset(first[id(p)] for p in module.parameters() if id(p) in first)
+        return frozenset().union(*(runs.get(id(inside), ()) for inside in module.modules())), fed
+
+    def walk(module: nn.Module) -> Iterator[Unit]:
+        if id(module) in seen:
+            return
+        seen.add(id(module))
+        name, (run, fed) = names.get(id(module), ""), stages(module)
+        own = dict(module.named_parameters(recurse=False))
+        holds = bool(own) or any(True for _ in module.buffers(recurse=False))
+        leaf = not any(True for _ in module.children())
+        if leaf or (holds and len(run | fed) == 1):
+            seen.update(id(inside) for inside in (*module.modules(), *module.parameters()))
+            yield Unit(name, module, run, fed)
+            return
+        for short, parameter in own.items():
             if id(parameter) not in seen:
                 seen.add(id(parameter))
-                yield f"{name}.{own}".lstrip("."), parameter
+                where = [first[id(parameter)]] if id(parameter) in first else []
+                yield Unit(f"{name}.{short}".lstrip("."), parameter, feeds=frozenset(where))
+        for child in module.children():
+            yield from walk(child)
+
+    return walk(network)
 
 
 def _logged(
@@ -277,6 +294,10 @@ def _listed(
                         f"{known[id(part)]} is listed in {_called(stages[id(part)], number)} and in "
                         f"{_called(stage, number)}; stages must not overlap"
                     )
+            if not any(id(part) in known for part in inside):
+                raise RequestError(
+                    f"{name} is a part of a module that works as a whole", fix="list that module"
+                )
     return stages
 
 

@@ -155,6 +155,8 @@ class SemCKD(Method):
         check_choice("attention", attention, get_args(Attention))
         check_choice("incomplete", incomplete, get_args(Incomplete))
         check_temperature(temperature)
+        if incomplete == "logits" and hard_weight == soft_weight == 0:
+            raise RequestError('incomplete = "logits" needs a hard_weight or soft_weight above 0')
         if not attention_temperature > 0:
             raise RequestError(f"attention_temperature {attention_temperature}; needed a number above 0")
         super().__init__(student, teacher, task=task, taps=taps, example=example)
@@ -173,6 +175,13 @@ class SemCKD(Method):
         self.attention_batch = attention_batch
         self.association = self._associate() if attention in ("learned", "detached") else None
         self._looked = False
+
+    def forward(self, batch: Any, update: str = "student") -> Losses:
+        """As in every method; the teacher stops after its last tapped layer where its output is not read."""
+        batch = self.task.batch(batch)
+        assert self.teacher is not None
+        teacher = self.teacher(batch, output=self.soft_weight > 0)
+        return self.losses(self.student_taps(batch), teacher, batch)
 
     def losses(self, student: Record, teacher: Record, batch: Mapping[str, Any]) -> Losses:
         """The hard, the soft and the semantic term.
@@ -200,19 +209,11 @@ class SemCKD(Method):
 
     def stages(self) -> Iterable[Stage]:
         """One stage: the student, the attention and the projections, under the same settings."""
-        groups: dict[str, list[nn.Module]] = {"student": [self.student] if self.student else []}
-        if self.association is not None:
-            groups["attention"] = [self.association]
-        groups["projections"] = [self.projections]
-        update, learned = Update("student", groups), self.association is not None
-        return [
-            Stage(
-                "train",
-                [update],
-                begin=self._enough if learned else None,
-                whole_batches=learned and self.incomplete == "skip",
-            )
-        ]
+        assert self.student is not None
+        learned = [] if self.association is None else [self.association]
+        groups = {"student": [self.student], "attention": learned, "projections": [self.projections]}
+        whole, begin = bool(learned) and self.incomplete == "skip", self._enough if learned else None
+        return [Stage("train", [Update("student", groups)], begin=begin, whole_batches=whole)]
 
     def _hard(self, output: Tensor, batch: Mapping[str, Any]) -> Tensor:
         if batch.get("targets") is None:
@@ -283,7 +284,8 @@ class SemCKD(Method):
         raise RequestError(
             f"a training batch of {samples} samples, and the attention was built for {full}; "
             'incomplete = "skip" takes no step on it',
-            fix='DataLoader(..., drop_last=True), or incomplete = "logits" or "pad"',
+            fix='DataLoader(..., drop_last=True); incomplete = "logits" or "pad"; or attention_batch = '
+            f"{samples}, if every batch (of a micro-batch, of a process) is that small",
         )
 
     def _maps(self, side: str, record: Record, batch: Mapping[str, Any]) -> list[Map]:

@@ -262,8 +262,8 @@ class SSKD(Method):
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.no_grad():
             torch.manual_seed(self.seed)
             for unit in self.split.holders(self.num_stages):
-                if self.head_init == "fresh" and unit.reset is not None:
-                    unit.reset()
+                for reset in unit.resets or () if self.head_init == "fresh" else ():
+                    reset()
             for unit, donor in self._donors:
                 for own, other in zip(unit.tensors(), donor.tensors(), strict=True):
                     own.copy_(other)
@@ -330,9 +330,14 @@ class SSKD(Method):
                     f"{name} has no parameter to train", fix="other taps, or stage_modules and head_modules"
                 )
         for unit in self.split.holders(self.num_stages):
-            if "head" in self.phases and self.head_init == "fresh" and unit.parameters and unit.reset is None:
+            if (
+                "head" in self.phases
+                and self.head_init == "fresh"
+                and unit.parameters
+                and unit.resets is None
+            ):
                 raise RequestError(
-                    f"{unit.name} of the head has no reset_parameters, which would make it afresh",
+                    f"{unit.name} of the head has parameters without a reset_parameters to make them afresh",
                     fix='head_init = "keep"',
                 )
         if self.split.idle:
@@ -343,9 +348,8 @@ class SSKD(Method):
             )
 
     def _check_norms(self, phase: Phase, samples: int) -> None:
-        trained = {id(part) for part in self.split.of(phase.trains)}
         for norm in self.split.norms:
-            if norm.module.training and samples * norm.positions == 1 and id(norm.module) in trained:
+            if norm.module.training and samples * norm.positions == 1 and norm.stage in phase.trains:
                 raise RequestError(
                     f"phase {phase.name}: batch norm {norm.name!r} gets one value a channel",
                     fix="a larger batch, or drop_last = True",

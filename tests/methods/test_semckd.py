@@ -300,6 +300,15 @@ def test_several_labels_and_values_have_their_own_soft_terms(task, targets, soft
     torch.testing.assert_close(found.terms["soft"], soft(student, made.teacher(batch).output))
 
 
+def test_the_teacher_stops_after_its_last_tap_where_its_output_is_not_read() -> None:
+    ran: list[str] = []
+    for soft_weight in (1.0, 0.0):
+        made = method(soft_weight=soft_weight)
+        made.teacher.model.fc.register_forward_pre_hook(lambda module, inputs: ran.append("fc"))
+        assert made(images(dtype=torch.float64)).total.isfinite()
+    assert ran == ["fc"]
+
+
 def test_labels_are_not_needed_without_a_hard_weight() -> None:
     batch = images(dtype=torch.float64)
     del batch["targets"]
@@ -335,7 +344,7 @@ def test_padded_positions_do_not_count_in_the_error_of_sequences() -> None:
     for i, own in enumerate(student):
         for j, other in enumerate(teacher):
             own = own * mask[:, :, None]
-            projected = made.projections[i][j](own.transpose(1, 2)).transpose(1, 2)
+            projected = made.projections[i][j](own.transpose(1, 2)).transpose(1, 2).detach()
             each = [
                 sum(float((projected[n, p] - other[n, p]).square().mean()) for p in range(int(mask[n].sum())))
                 / int(mask[n].sum())

@@ -34,6 +34,10 @@ from tests.methods.test_semckd import method
         ({"soft_weight": float("nan")}, "soft_weight nan; needed a number >= 0"),
         ({"attention": "softmax"}, "needed learned, detached, equal, fixed"),
         ({"incomplete": "drop"}, "needed skip, logits, pad"),
+        (
+            {"incomplete": "logits", "hard_weight": 0.0, "soft_weight": 0.0},
+            "needs a hard_weight or soft_weight",
+        ),
         ({"attention": "fixed"}, "needs a teacher layer for each student layer, and 'layer1' has none"),
         ({"attention": "fixed", "pairs": {"layer1": "layer1"}}, "and 'layer2' has none"),
         ({"attention": "fixed", "pairs": {"layer1": "layer4"}}, "pairs name 'layer4', which is not tapped"),

@@ -232,7 +232,7 @@ def test_parameters_of_modules_with_children_belong_where_they_first_count() -> 
     parts = [{unit.name for unit in made.split.holders(stage)} for stage in range(3)]
     assert parts[0] == {"embed"}
     assert parts[2] == {"fc", "scale"}
-    assert {"positions", "block.self_attn.in_proj_weight", "block.self_attn.out_proj"} <= parts[1]
+    assert {"positions", "block.self_attn", "block.linear1"} <= parts[1]
     before = state(made)
     stage = list(made.stages())[1]
     train(made, stage, batch)
@@ -243,10 +243,48 @@ def test_parameters_of_modules_with_children_belong_where_they_first_count() -> 
     assert made.student.block.self_attn.training
 
 
+class NormAct(nn.BatchNorm2d):
+    """A batch norm that holds its activation, and has buffers but no parameters."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, affine=False)
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(super().forward(x))
+
+
+class Acting(nn.Module):
+    """Two stages that end with such a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(nn.Sequential(nn.Conv2d(c, 3, 3), NormAct(3)) for c in (2, 3))
+        self.fc = nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for stage in self.stages:
+            x = stage(x)
+        return self.fc(x.mean((2, 3)))
+
+
+def test_modules_that_hold_state_and_children_work_in_one_stage_as_a_whole() -> None:
+    taps = pair(["stages.0", "stages.1"], ["stages.0", "stages.1"])
+    made = SSKD(Acting(), Acting(), taps=taps, example=images())
+    for number, stage in enumerate(list(made.stages())[:2]):
+        before = state(made)
+        train(made, stage, images())
+        names = ("0.weight", "0.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked")
+        assert changed(before, made) == {f"student.stages.{number}.{name}" for name in names}
+    lists = [["stages.0.0", "stages.0.1.act"], ["stages.1"]]
+    with pytest.raises(RequestError, match=r"stages\.0\.1\.act is a part of a module that works as a whole"):
+        SSKD(Acting(), Acting(), taps=taps, example=images(), stage_modules=lists)
+
+
 def test_a_head_that_cannot_be_made_afresh_is_refused() -> None:
     batch, taps = texts(), pair(["block"], ["block"])
     del batch["inputs"]["attention_mask"]
-    with pytest.raises(RequestError, match="scale of the head has no reset_parameters") as caught:
+    with pytest.raises(RequestError, match="scale of the head has parameters without") as caught:
         SSKD(Positions(), Positions(), taps=taps, example=batch)
     assert caught.value.fix == 'head_init = "keep"'
 
