@@ -36,7 +36,7 @@ from limbeck._contract.building import (
 )
 from limbeck._contract.processes import run_twice
 from limbeck._contract.tiny import example_for
-from limbeck._hooks import Hook
+from limbeck._taps.hooks import Hook
 from limbeck.engine.fitting import fit
 from limbeck.engine.interruption import Interruption
 from limbeck.engine.listener import Listener

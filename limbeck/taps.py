@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from limbeck._hooks import Check, Hook, NotCalledError, State, Stop, Want, place
-from limbeck._layers import Layer, layers
-from limbeck._paths import TapPath, nearest_fired, plain, resolve
-from limbeck._proposals import propose
-from limbeck._survey import Survey, beside, is_compiled, survey, undisturbed, version_of
+from limbeck._taps.hooks import Check, Hook, NotCalledError, State, Stop, Want, place
+from limbeck._taps.layers import Layer, layers
+from limbeck._taps.paths import TapPath, nearest_fired, plain, resolve
+from limbeck._taps.proposals import propose
+from limbeck._taps.survey import Survey, beside, is_compiled, survey, undisturbed, version_of
 from limbeck.errors import RequestError
 from limbeck.record import Record
 from limbeck.task import Task

@@ -28,7 +28,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ROWS = (
     ("errors",),
     ("losses", "record", "statistics"),
-    ("_hooks", "_layers", "_paths", "_proposals", "_survey", "adaptors", "ensemble", "taps", "task"),
+    ("_taps", "adaptors", "ensemble", "taps", "task"),
     ("teacher",),
     ("method",),
     ("methods",),

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from limbeck._paths import TapPath, module_names, resolve
-from limbeck._survey import undisturbed
+from limbeck._taps.paths import TapPath, module_names, resolve
+from limbeck._taps.survey import undisturbed
 from limbeck.errors import RequestError
 from limbeck.taps import Taps
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, final, get_args
 import torch
 from torch import Tensor, nn
 
-from limbeck._proposals import few
+from limbeck._taps.proposals import few
 from limbeck.adaptors import adaptor, same_size
 from limbeck.errors import RequestError, nearest
 from limbeck.losses import check_labels, feature_error

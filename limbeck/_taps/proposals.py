@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from limbeck._paths import first_tensor, plain
-from limbeck._survey import Event, Survey, survey
+from limbeck._taps.paths import first_tensor, plain
+from limbeck._taps.survey import Event, Survey, survey
 from limbeck.errors import RequestError
 from limbeck.task import Task, num_samples
 

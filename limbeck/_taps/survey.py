@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
-from limbeck._paths import first_tensor, module_names, plain
+from limbeck._taps.paths import first_tensor, module_names, plain
 from limbeck.task import Task, move
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from limbeck._paths import TapPath, select
-from limbeck._survey import version_of
+from limbeck._taps.paths import TapPath, select
+from limbeck._taps.survey import version_of
 from limbeck.errors import RequestError
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from limbeck._paths import module_names, nearest_fired
-from limbeck._survey import Event, survey
+from limbeck._taps.paths import module_names, nearest_fired
+from limbeck._taps.survey import Event, survey
 from limbeck.task import Task
 
 

@@ -1,0 +1,1 @@
+"""What `limbeck.taps` is made of: paths, hooks, a pass that disturbs nothing, proposals."""
