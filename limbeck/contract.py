@@ -217,15 +217,8 @@ def micro_batches_equal_one_batch(method: type[Method]) -> str | None:
     """Accumulated gradients of micro-batches are those of the whole batch."""
     if method.card.couples_batch:
         return "the card says: the loss of a sample depends on the others of its batch"
-    states = []
-    for limit in (None, 3):
-        built = make(method)
-        double(built)
-        data = example_for(method.card).data(22, double=True, unlabelled=True)
-        settings = settings_for(4, optimizer="SGD")
-        fit(built, data, settings=settings, machine=Machine(micro_batch=limit))
-        states.append(copy_of_state(built))
-    close(states[0], states[1], "micro-batches")
+    whole, cut = _in_double(method, Machine()), _in_double(method, Machine(micro_batch=3))
+    close(copy_of_state(whole), copy_of_state(cut), "micro-batches")
     return None
 
 
@@ -238,19 +231,18 @@ def two_processes_equal_one(method: type[Method]) -> str | None:
         wrong = run_twice(["-m", "limbeck.contract", "--process", folder, name])
         hold(not any(wrong), f"a process failed: {''.join(wrong)}")
         states = [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
-    alone = copy_of_state(_share(method))
+    alone = copy_of_state(_in_double(method, Machine(device="cpu")))
     close(alone, states[0], "two processes")
     hold(all(torch.equal(states[0][key], states[1][key]) for key in states[0]), "the processes differ")
     return None
 
 
-def _share(method: type[Method]) -> Method:
-    """What each process trains."""
+def _in_double(method: type[Method], machine: Machine) -> Method:
+    """Trained in float64 on data of which a third has no label."""
     built = make(method)
     double(built)
     data = example_for(method.card).data(22, double=True, unlabelled=True)
-    settings = settings_for(4, optimizer="SGD")
-    fit(built, data, settings=settings, machine=Machine(device="cpu"))
+    fit(built, data, settings=settings_for(4, optimizer="SGD"), machine=machine)
     return built
 
 
@@ -383,7 +375,7 @@ def main(arguments: Sequence[str]) -> int:
     """The command line of the module; returns the exit code."""
     if len(arguments) == 3 and arguments[0] == "--process":
         torch.set_num_threads(1)
-        state = copy_of_state(_share(resolve(arguments[2])))
+        state = copy_of_state(_in_double(resolve(arguments[2]), Machine(device="cpu")))
         torch.save(state, Path(arguments[1]) / f"{torch.distributed.get_rank()}.pt")
         torch.distributed.destroy_process_group()
         return 0
