@@ -252,6 +252,8 @@ def _run(words: Sequence[str], manner: Manner) -> int:
 
 
 def _failed(error: LimbeckError, manner: Manner) -> int:
+    if error.fix is None and error.near:
+        error.fix, error.near = error.near[0], error.near[1:]
     if manner.debug:
         sys.__excepthook__(type(error), error, error.__traceback__)
     console.complain(error)

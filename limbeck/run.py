@@ -103,6 +103,6 @@ def list_layers(
         channels: 1 grey, 3 colour.
         classes: number of its outputs.
     """
-    from limbeck._run.networks import layers_of
+    from limbeck._run.layering import layers_of
 
     return layers_of(model, size, channels, classes)

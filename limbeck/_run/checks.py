@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from limbeck.engine.settings import Training
 from limbeck.errors import RequestError, nearest
 from limbeck.method import Method
 from limbeck.methods import resolve
+from limbeck.models.registry import check_spec
 from limbeck.recipe import Recipe
 
 #: What a run itself gives to a method's constructor.
@@ -53,24 +54,32 @@ def check_recipe(recipe: Recipe) -> Chosen:
     """
     chosen = _method(recipe)
     _training(recipe.train, recipe, ("train",))
-    for path, teacher in _teachers(recipe):
+    for path, teacher in _tables(recipe, "teacher"):
         _training(recipe.training_of(teacher), recipe, (*path, "train"))
     _networks(recipe, chosen)
+    for path, spec in [*_tables(recipe, "teacher"), *_tables(recipe, "student")]:
+        try:
+            check_spec(spec.model)
+        except RequestError as error:
+            raise _placed(error, recipe.where(*path, "model", value=True)) from error
     _device(recipe)
     _trackers(recipe)
     return chosen
 
 
-def _teachers(recipe: Recipe) -> list[tuple[Path, Any]]:
-    if recipe.teacher is not None:
-        return [(("teacher",), recipe.teacher)]
-    return [(("teachers", number), teacher) for number, teacher in enumerate(recipe.teachers)]
+def _tables(recipe: Recipe, role: str) -> list[tuple[Path, Any]]:
+    """The tables of the teachers or students, with where they stand."""
+    one = getattr(recipe, role)
+    if one is not None:
+        return [((role,), one)]
+    return [((f"{role}s", number), spec) for number, spec in enumerate(getattr(recipe, f"{role}s"))]
 
 
 def _method(recipe: Recipe) -> Chosen:
     try:
         method = resolve(recipe.method.name)
     except RequestError as error:
+        error.fix = error.fix or "a subclass of limbeck.Method with a card"
         raise _placed(error, recipe.where("method", "name", value=True)) from error
     parameters = inspect.signature(method.__init__).parameters
     model = _model_of(method, parameters)
@@ -173,7 +182,7 @@ def _device(recipe: Recipe) -> None:
 def _trackers(recipe: Recipe) -> None:
     if not recipe.log.to:
         return
-    from accelerate.tracking import (  # type: ignore[import-untyped]
+    from accelerate.tracking import (
         LOGGER_TYPE_TO_CLASS,
         get_available_trackers,
     )
@@ -194,9 +203,5 @@ def _trackers(recipe: Recipe) -> None:
 
 
 def _placed(error: RequestError, where: str | None) -> RequestError:
-    """The same message with its place; the nearest name is the fix where there is none."""
-    near: Sequence[str] = error.near
-    fix = error.fix
-    if fix is None and near:
-        fix, near = near[0], near[1:]
-    return RequestError(error.message, fix=fix, near=near, where=error.where or where)
+    """The same message with its place."""
+    return RequestError(error.message, fix=error.fix, near=error.near, where=error.where or where)

@@ -14,7 +14,7 @@ from limbeck.data.dataset import Dataset
 from limbeck.data.loader import batch_sizes
 from limbeck.engine.optimizers import build_optimizer
 from limbeck.engine.settings import Machine, Training
-from limbeck.engine.stages import epochs_of, select
+from limbeck.engine.stages import check, epochs_of, select
 from limbeck.engine.state import random_state, restore_random_state
 from limbeck.method import Method, Stage
 from limbeck.task import move, num_samples
@@ -94,6 +94,8 @@ def _cost(
     stages = method.stages()
     # A chain that decides by scores when it ends is taken for as long as its first stage would be.
     known = list(stages) if isinstance(stages, Sequence) else None
+    if known is not None:
+        check(known, settings)
     first = known if known is not None else [next(iter(stages))]
     total = Cost(0, 0, 0.0)
     for stage in first:

@@ -17,6 +17,7 @@ import limbeck
 from limbeck._run import figures, machine
 from limbeck._run.finish import finish
 from limbeck._run.folder import RUNS, RunFolder, choose
+from limbeck._run.notebook import NotebookScreen, notebook
 from limbeck._run.phases import Runner
 from limbeck._run.plan import Part, Plan, free_disk
 from limbeck._run.result import Run
@@ -34,7 +35,8 @@ _WEIGHTS_KEPT = 3  # last, its momentum, chosen: in the checkpoints of a phase
 
 def default_screen() -> Screen:
     """Stderr, or the notebook that runs this."""
-    return Screen()
+    display = notebook()
+    return Screen() if display is None else NotebookScreen(display)
 
 
 def start(recipe: Recipe, source: str, output: str | Path | None, *, dry_run: bool, screen: Screen) -> Run:

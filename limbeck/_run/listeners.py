@@ -82,7 +82,7 @@ class Trackers(Listener):
     """
 
     def __init__(self, names: Sequence[str], run: str, folder: RunFolder, phase: str) -> None:
-        from accelerate.tracking import LOGGER_TYPE_TO_CLASS  # type: ignore[import-untyped]
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
         self.phase, self.epoch = phase, 0
         self.trackers = []

@@ -13,8 +13,7 @@ from limbeck._run.listeners import Diary, Several, Trackers
 from limbeck._run.screen import Screen
 from limbeck._run.session import Prepared, Session
 from limbeck.data.dataset import Dataset
-from limbeck.engine import evaluate, fit
-from limbeck.engine.fitting import Fit
+from limbeck.engine import Fit, evaluate, fit
 from limbeck.engine.interruption import Interruption
 from limbeck.engine.settings import Training
 from limbeck.errors import Interrupted

@@ -21,6 +21,7 @@ from limbeck.engine.settings import Machine, Training
 from limbeck.errors import RequestError
 from limbeck.method import Method
 from limbeck.methods.plain import Plain
+from limbeck.models.building import Built
 from limbeck.recipe import Recipe
 
 #: Students of a cohort for which one [student] is given.
@@ -37,6 +38,7 @@ class Session:
         machine: what "auto" became.
         splits: the data as teachers see them.
         train: the training samples as students see them, with `data.labels` labels.
+        statistics: of the training pictures, by channel; None for other inputs.
         taps: the layers that the method reads; None until it was built once, or for methods that read none.
     """
 
@@ -45,6 +47,7 @@ class Session:
     machine: Machine
     splits: Splits
     train: Dataset
+    statistics: networks.Pixels | None = None
     taps: Mapping[str, Sequence[str]] | None = None
 
     # -- networks and methods, built anew at every call ------------------------------------------------
@@ -53,21 +56,29 @@ class Session:
         """A seed for one purpose, from the recipe's."""
         return int.from_bytes(hashlib.sha256(f"{self.recipe.seed} {what}".encode()).digest()[:7], "big")
 
-    def teacher(self, number: int = 0) -> nn.Module:
+    def build_teacher(self, number: int = 0) -> Built:
         """A teacher as the recipe describes it, with the weights that it names."""
         spec = self.recipe.all_teachers()[number]
         weights = None if spec.weights == "train" else spec.weights
         return self._network(spec, weights, f"teacher {number}", number, "teacher")
 
-    def student(self, number: int = 0) -> nn.Module:
+    def teacher(self, number: int = 0) -> nn.Module:
+        """The network of `build_teacher`, its outputs in the order of the data's classes."""
+        return networks.by_name(self.build_teacher(number), self.splits.classes, "the teacher")
+
+    def build_student(self, number: int = 0) -> Built:
         """A student before training; equal at every call."""
         specs = self.recipe.all_students()
         spec = specs[number % len(specs)]
         return self._network(spec, spec.weights, f"student {number}", number % len(specs), "student")
 
-    def _network(self, spec: Network, weights: str | None, what: str, number: int, role: str) -> nn.Module:
+    def student(self, number: int = 0) -> nn.Module:
+        """The network of `build_student`."""
+        return self.build_student(number).network
+
+    def _network(self, spec: Network, weights: str | None, what: str, number: int, role: str) -> Built:
         path = (role,) if getattr(self.recipe, role) is not None else (f"{role}s", number)
-        return networks.build(self.recipe, spec, weights, self.splits, path, self.seed(what))
+        return networks.build(self.recipe, spec, weights, self.splits, self.statistics, path, self.seed(what))
 
     @property
     def num_students(self) -> int:
@@ -146,17 +157,19 @@ def open_session(recipe: Recipe, chosen_machine: Machine | None = None) -> Sessi
     where = chosen_machine or machine.choose(recipe)
     if where.threads:
         torch.set_num_threads(where.threads)
-    splits = _data(recipe)
-    train = keep_labels(splits.train, recipe.data.labels, recipe.data.seed)
+    splits, train = _data(recipe)
     taps = recipe.method.taps
     names = None if taps is None else {"student": taps.student, "teacher": taps.teacher}
-    return Session(recipe, chosen, where, splits, train, names)
+    statistics = networks.statistics_of(splits.train)
+    return Session(recipe, chosen, where, splits, train, statistics, names)
 
 
-def _data(recipe: Recipe) -> Splits:
+def _data(recipe: Recipe) -> tuple[Splits, Dataset]:
+    """The data as teachers see them, and the training samples as students see them."""
     options = recipe.data.model_dump(exclude={"source", "labels"})
     try:
-        return load_source(recipe.data.source, **options)
+        splits = load_source(recipe.data.source, **options)
+        return splits, keep_labels(splits.train, recipe.data.labels, recipe.data.seed)
     except RequestError as error:
         raise RequestError(
             error.message, fix=error.fix, near=error.near, where=error.where or _blamed(recipe, error.message)
@@ -165,7 +178,7 @@ def _data(recipe: Recipe) -> Splits:
 
 def _blamed(recipe: Recipe, said: str) -> str | None:
     """The place of the key of [data] that a message names, else of the source."""
-    for name in recipe.data.model_fields_set:
+    for name in recipe.data.model_fields_set - {"source"}:
         if f"data.{name}" in said:
             return recipe.where("data", name, value=True)
     return recipe.where("data", "source", value=True)

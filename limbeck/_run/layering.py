@@ -1,0 +1,57 @@
+"""The layers of a model by name, shown on inputs that are made up for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import nn
+
+from limbeck._run.listings import Listing
+from limbeck._run.tables import Table
+from limbeck.models.registry import check_spec, prepare
+from limbeck.taps import Layer, layers
+from limbeck.task import Classification
+
+#: What a model is shown where nothing is said: a colour picture of 32x32, ten classes, eight words.
+_SIZE, _CHANNELS, _CLASSES, _TOKENS, _SAMPLES = 32, 3, 10, 8, 2
+
+
+def layers_of(model: str | nn.Module, size: int | None, channels: int | None, classes: int | None) -> Listing:
+    """The layers of a model; see `limbeck.list_layers`."""
+    inputs = _inputs(model, size, channels)
+    network = model if isinstance(model, nn.Module) else _network(model, inputs, size, channels, classes)
+    found = layers(network.eval(), {"inputs": inputs}, Classification(classes))
+    rows = [_row(layer) for layer in found]
+    head = ("path", "kind", "shape", ">calls", ">parameters", ">compute", "note")
+    shown = "tokens" if isinstance(inputs, dict) else "x".join(str(side) for side in inputs.shape[1:])
+    notes = ("", f'shown {shown}; taps: [method] taps = {{ student = ["PATH"], teacher = ["PATH"] }}')
+    entries = [{**dataclasses.asdict(layer), "shape": layer.shape and layer.shape[1:]} for layer in found]
+    return Listing("layers", entries, Table(head, rows, notes))
+
+
+def _inputs(model: str | nn.Module, size: int | None, channels: int | None) -> Any:
+    if isinstance(model, str) and size is None and channels is None and check_spec(model).source == "hf":
+        ids = torch.ones(_SAMPLES, _TOKENS, dtype=torch.long)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if model == "mlp":
+        return torch.rand(_SAMPLES, size or _SIZE)
+    side = size or _SIZE
+    return torch.rand(_SAMPLES, channels or _CHANNELS, side, side)
+
+
+def _network(
+    model: str, inputs: Any, size: int | None, channels: int | None, classes: int | None
+) -> nn.Module:
+    """The body of a network of the registry; channels and size are the model's own unless given."""
+    side = size if isinstance(inputs, torch.Tensor) and inputs.ndim == 4 else None
+    built = prepare(model, num_classes=classes or _CLASSES, inputs=inputs, size=side, channels=channels)
+    return built.network
+
+
+def _row(layer: Layer) -> tuple[str, ...]:
+    shape = "" if layer.shape is None else "x".join(str(side) for side in layer.shape[1:])
+    note = layer.note if layer.observable else f"not observable; {layer.note}".rstrip("; ")
+    calls = "" if layer.calls == 1 else str(layer.calls)
+    return (layer.path, layer.kind, shape, calls, f"{layer.parameters:,}", f"{layer.share:.1%}", note)
