@@ -99,7 +99,7 @@ def latencies(
         runs: timed calls of each, after `warmups`.
         warmups: calls of each before, which are not timed.
         batch: samples a call, for the record.
-        threads: torch's threads within an operation meanwhile; a runtime of its own must be set by the caller.
+        threads: of torch within an operation meanwhile; other runtimes are set up by the caller.
         runtimes: what runs each call; torch unless given.
 
     Returns:
