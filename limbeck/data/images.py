@@ -48,15 +48,12 @@ _ENDS = 4096
 def read_image(
     source: Encoded, *, channels: Channels = 3, size: Size | None = None, name: str | None = None
 ) -> Tensor:
-    """Decodes one picture.
-
-    It is turned upright by its EXIF tag; palettes, CMYK and 16 bits become 8 bits of colour or grey;
-    transparent parts become white; of several frames the first is taken.
+    """Decodes one picture; see `pixels_of`.
 
     Args:
         source: a file, or the bytes of one.
         channels: 3 (RGB) or 1 (grey).
-        size: (height, width): scaled to cover it, then cut at the centre; None keeps the picture's own.
+        size: (height, width) to bring it to; None keeps the picture's own.
         name: what messages call it; by default the path.
 
     Returns:
@@ -67,7 +64,7 @@ def read_image(
     """
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
-            image = _in_colour(ImageOps.exif_transpose(opened), channels)
+            return pixels_of(opened, channels=channels, size=size)
     except _DAMAGED as error:
         reason = "it is not a picture" if isinstance(error, UnidentifiedImageError) else _reason(error)
         raise RunError(
@@ -75,6 +72,20 @@ def read_image(
             where=name or (f"{len(source)} bytes" if isinstance(source, bytes) else str(source)),
             fix="replace the file, or leave such files out by data.skip_unreadable = true",
         ) from error
+
+
+def pixels_of(image: Image.Image, *, channels: Channels = 3, size: Size | None = None) -> Tensor:
+    """The pixels of a Pillow picture, uint8 [C, H, W].
+
+    It is turned upright by its EXIF tag; palettes, CMYK and 16 bits become 8 bits of colour or grey;
+    transparent parts become white; of several frames the first is taken.
+
+    Args:
+        image: decoded here at the latest.
+        channels: 3 (RGB) or 1 (grey).
+        size: (height, width): scaled to cover it, then cut at the centre; None keeps the picture's own.
+    """
+    image = _in_colour(ImageOps.exif_transpose(image), channels)
     if size is not None and (image.height, image.width) != size:
         image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.array(image))

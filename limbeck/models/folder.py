@@ -1,0 +1,281 @@
+"""The folder of a finished student: model.safetensors, config.json, a model card; whole or not there at all.
+
+Students from timm and Hugging Face lie in the layout that their own libraries load; what limbeck adds stands
+in the same config.json: `classes`, `preprocessing`, and `limbeck` with the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+import limbeck
+from limbeck._taps.paths import plain
+from limbeck.errors import RequestError, RunError
+from limbeck.models import layouts
+from limbeck.models.building import Architecture, Plan, Raw, Wanted
+from limbeck.models.card import CardFacts, write_card
+from limbeck.models.loaded import Loaded
+from limbeck.models.preprocessing import Preprocessed, Preprocessing
+from limbeck.models.registry import check_spec, make
+from limbeck.models.weights import FILE, damaged, load_weights
+
+CONFIG, CARD = "config.json", "README.md"
+FORMAT = 1
+
+
+def save_student(
+    folder: str | Path,
+    network: nn.Module,
+    *,
+    architecture: Architecture,
+    classes: Sequence[str] | None = None,
+    kind: str = "classes",
+    reading: Mapping[str, Any] | None = None,
+    facts: CardFacts | None = None,
+) -> Path:
+    """Writes a student's folder. It is loaded once before it gets its name, so it can be loaded.
+
+    Args:
+        folder: replaced if it is there.
+        network: with its preprocessing; wrappers of compilation and data parallelism do not matter.
+        architecture: what builds it again, from `Built`.
+        classes: names of its outputs.
+        kind: what the output means, as `Task.kind`.
+        reading: how a raw sample becomes an input, as `Splits.reading`.
+        facts: for the model card.
+
+    Raises:
+        RequestError: the architecture builds another network than this one.
+        RunError: the folder cannot be written; nothing is left behind.
+    """
+    target = Path(folder)
+    network = plain(network)
+    if not isinstance(network, Preprocessed):
+        network = Preprocessed(network, Preprocessing())
+    about = {
+        "version": limbeck.__version__,
+        "kind": kind,
+        "reading": dict(reading or {"kind": "tensor"}),
+        "architecture": architecture.to_dict(),
+    }
+    draft = target.parent / f".{target.name}.draft"
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        _write(draft, network, architecture, list(classes or []), about, facts or CardFacts())
+        load(draft, run_code=True)
+        _replace(target, draft)
+    except OSError as error:
+        raise RunError(
+            f"the student could not be written to {target}: {error.strerror or error}",
+            fix="make room, or choose another --output",
+        ) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return target
+
+
+def _write(
+    draft: Path,
+    network: Preprocessed,
+    architecture: Architecture,
+    classes: Sequence[str],
+    about: dict[str, Any],
+    facts: CardFacts,
+) -> None:
+    source, name = check_spec(architecture.spec)
+    config: dict[str, Any]
+    if source == "hf":
+        config = layouts.hugging_face(draft, network, classes)
+        if about["reading"].get("tokenizer"):
+            layouts.tokenizer(draft, about["reading"]["tokenizer"])
+    else:
+        about["tied"] = layouts.write_weights(draft / FILE, network.body)
+        config = (
+            layouts.timm(name, network, architecture, classes)
+            if source == "timm"
+            else {"architecture": architecture.spec, "num_classes": architecture.num_classes}
+        )
+    weights = draft / FILE
+    about["file"] = {"name": FILE, "bytes": weights.stat().st_size, "sha256": _sum(weights)}
+    config |= {
+        "classes": list(classes),
+        "preprocessing": network.preprocessing.to_dict(),
+        "limbeck": {"format": FORMAT, **about},
+    }
+    (draft / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    library = {"hf": "transformers", "timm": "timm"}.get(source, "limbeck")
+    card = write_card(
+        facts,
+        library=library,
+        inputs=str(about["reading"]["kind"]),
+        kind=about["kind"],
+        classes=classes,
+        loading=layouts.loading(source, about["reading"]["kind"]),
+    )
+    (draft / CARD).write_text(card, encoding="utf-8")
+    for file in draft.iterdir():
+        _flush(file)
+
+
+def _replace(target: Path, draft: Path) -> None:
+    """Gives the draft its name; a folder that is there goes only when the new one stands."""
+    old = target.parent / f".{target.name}.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        os.rename(target, old)
+    os.rename(draft, target)
+    _flush(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load(path: str | Path, *, run_code: bool = False) -> Loaded:
+    """A finished student, ready to predict.
+
+    Args:
+        path: its folder, or that of its run.
+        run_code: lets a student of a `module:function` import a module that does not lie in this folder.
+
+    Returns:
+        The network in eval with its preprocessing, class names and `predict`.
+
+    Raises:
+        RequestError: there is no student, or a file of it is damaged; the message names it.
+    """
+    folder = _student_folder(path)
+    config = _read_config(folder)
+    about = config["limbeck"]
+    _check_file(folder, about["file"])
+    architecture = Architecture.from_dict(about["architecture"])
+    raw = _build(folder, architecture, about.get("tied", {}), run_code)
+    network = Preprocessed(raw.network, Preprocessing.from_dict(config["preprocessing"]))
+    return Loaded(
+        network=network.requires_grad_(False).eval(),
+        classes=config["classes"] or [str(number) for number in range(architecture.num_classes)],
+        kind=about["kind"],
+        reading=about["reading"],
+        architecture=architecture,
+        folder=folder,
+        notes=raw.notes,
+    )
+
+
+def _build(folder: Path, architecture: Architecture, tied: Mapping[str, str], run_code: bool) -> Raw:
+    """The network of a folder with its weights; what was tied is tied."""
+    source, _ = check_spec(architecture.spec) if ":" in architecture.spec else ("built-in", "")
+    here = replace(architecture, options={**architecture.options, "pretrained": False, "download": False})
+    if source == "hf":
+        # Its configuration lies in the folder; options are in it already.
+        raw = make(Architecture(f"hf:{folder}", architecture.num_classes, options={"pretrained": False}))
+        raw.notes = []
+    elif source in ("timm", "torchvision"):
+        raw = make(here)
+    else:
+        raw = make(architecture, run_code=run_code)
+    layouts.tie(raw.network, tied)
+    load_weights(folder / FILE, raw.network)
+    return raw
+
+
+def as_raw(folder: Path, architecture: Architecture) -> Raw:
+    """The network of a student's folder, to train on or to teach.
+
+    Raises:
+        RequestError: it has another number of outputs.
+    """
+    loaded = load(folder)
+    given, needed = loaded.architecture.num_classes, architecture.num_classes
+    if given != needed:
+        raise RequestError(f"the network in {folder} has {given} outputs, the data need {needed}")
+    network = loaded.network.body.requires_grad_(True).train()
+    return Raw(network, loaded.classes, loaded.notes)
+
+
+def plan(folder: Path, wanted: Wanted) -> Plan:
+    """The architecture and preprocessing of a student's folder; pictures come in the size that it knows.
+
+    Raises:
+        RequestError: another size or other channels are asked for.
+    """
+    config = _read_config(_student_folder(folder))
+    architecture = Architecture.from_dict(config["limbeck"]["architecture"])
+    own = Preprocessing.from_dict(config["preprocessing"])
+    for name, value, given in (
+        ("size", wanted.size, architecture.size),
+        ("channels", wanted.channels, architecture.channels),
+    ):
+        if value is not None and value != given:
+            raise RequestError(f"{name} = {value}: the network in {folder} takes {given}", fix="leave it out")
+    if own.kind == "image" and len(architecture.size) == 2:
+        height, width = architecture.size
+        same = architecture.size == wanted.sample.size
+        own = replace(own, size=None if same else (height, width))
+    return Plan(architecture, own)
+
+
+def _student_folder(path: str | Path) -> Path:
+    folder = Path(path).expanduser()
+    for candidate in (folder, folder / "student"):
+        if (candidate / CONFIG).is_file():
+            return candidate
+    if not folder.exists():
+        raise RequestError(f"there is no folder {folder}", fix="the folder of a run, or its student/")
+    raise RequestError(f"{folder} holds no student: there is no {CONFIG}", fix="the folder of a finished run")
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    file = folder / CONFIG
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise damaged(file, str(error)) from error
+    if not isinstance(config, dict) or not isinstance(config.get("limbeck"), dict):
+        raise RequestError(
+            f"{folder} was not written by limbeck", fix=f'a model of Hugging Face is "hf:{folder}"'
+        )
+    if config["limbeck"].get("format") != FORMAT:
+        given = config["limbeck"].get("format")
+        raise RequestError(f"{file} is of format {given}; this limbeck reads {FORMAT}", fix="another version")
+    missing = {"architecture", "file", "kind", "reading"} - set(config["limbeck"])
+    missing |= {"classes", "preprocessing"} - set(config)
+    if missing:
+        raise damaged(file, f"it lacks {', '.join(sorted(missing))}")
+    return config
+
+
+def _check_file(folder: Path, about: Mapping[str, Any]) -> None:
+    """Size and checksum of the weights.
+
+    Raises:
+        RequestError: the file is missing, or not the one that was written.
+    """
+    file = folder / FILE
+    if not file.is_file():
+        raise RequestError(f"there is no file {file}", fix="copy the whole folder")
+    if file.stat().st_size != about["bytes"]:
+        raise damaged(file, f"it has {file.stat().st_size} bytes, {about['bytes']} were written")
+    if _sum(file) != about["sha256"]:
+        raise damaged(file, f"its checksum is not the one in {CONFIG}")
+
+
+def _sum(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """To disk, so that a power cut leaves a whole file or none."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
