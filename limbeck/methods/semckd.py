@@ -21,7 +21,7 @@ from limbeck.losses import (
     squared_error,
     widen,
 )
-from limbeck.method import Card, Method, Stage, Update
+from limbeck.method import Card, Method, Stage, Trained, Update
 from limbeck.methods._agreement import check_choice
 from limbeck.methods._cross_layers import (
     Association,
@@ -211,7 +211,11 @@ class SemCKD(Method):
         """One stage: the student, the attention and the projections, under the same settings."""
         assert self.student is not None
         learned = [] if self.association is None else [self.association]
-        groups = {"student": [self.student], "attention": learned, "projections": [self.projections]}
+        groups: dict[str, Trained] = {
+            "student": [self.student],
+            "attention": learned,
+            "projections": [self.projections],
+        }
         whole, begin = bool(learned) and self.incomplete == "skip", self._enough if learned else None
         return [Stage("train", [Update("student", groups)], begin=begin, whole_batches=whole)]
 
