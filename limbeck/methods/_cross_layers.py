@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limbeck.errors import RequestError
-from limbeck.losses import widen
+from limbeck.losses import feature_error, widen
 
 
 class Map(NamedTuple):
@@ -169,6 +169,14 @@ def match(projection: nn.Module, student: Map, teacher: Map) -> tuple[Tensor, Te
         )
     masks = [each.mask for each in (own, target) if each.mask is not None]
     return projection(own.value), target.value, torch.stack(masks).all(0) if masks else None
+
+
+def pair_error(projection: nn.Module, student: Map, teacher: Map) -> Tensor:
+    """The mean squared error of a pair, sample by sample, [n]; over the positions that count."""
+    projected, target, mask = match(projection, student, teacher)
+    if projected.ndim == 3:  # sequences again as [n, L, C]
+        projected, target = projected.transpose(1, 2), target.transpose(1, 2)
+    return feature_error(projected, target, "none", mask=mask)
 
 
 def same_number(student: Sequence[Map], teacher: Sequence[Map]) -> int:

@@ -15,7 +15,6 @@ from limbeck.losses import (
     bernoulli_divergence,
     check_finite,
     check_temperature,
-    feature_error,
     softened_divergence,
     sparse_divergence,
     squared_error,
@@ -27,8 +26,8 @@ from limbeck.methods._cross_layers import (
     Association,
     Map,
     Projection,
-    match,
     notes_of,
+    pair_error,
     same_number,
     similarity,
 )
@@ -242,13 +241,13 @@ class SemCKD(Method):
 
     def _attend(self, student: Sequence[Map], teacher: Sequence[Map]) -> Tensor:
         """The weights a, [n, S, T]."""
-        first = widen(student[0].value)
-        shape = (len(first), len(student), len(teacher))
+        like = widen(student[0].value[:0])  # type and device of the errors
+        shape = (len(student[0].value), len(student), len(teacher))
         if self.attention == "equal":
-            return first.new_full(shape, 1 / len(teacher))
+            return like.new_full(shape, 1 / len(teacher))
         if self.attention == "fixed":
             chosen = torch.tensor(self.partners).squeeze(1)
-            return F.one_hot(chosen, len(teacher)).to(first).expand(shape)
+            return F.one_hot(chosen, len(teacher)).to(like).expand(shape)
         own = [each.value.detach() if self.attention == "detached" else each.value for each in student]
         queries, keys = [similarity(value) for value in own], [similarity(each.value) for each in teacher]
         self._look([*queries, *keys], [each.layer for each in (*student, *teacher)])
@@ -261,15 +260,8 @@ class SemCKD(Method):
         rows = []
         for own, partners, projections in zip(student, self.partners, self.projections, strict=True):
             pairs = zip(cast(nn.ModuleList, projections), partners, strict=True)
-            rows.append(torch.stack([self._error(each, own, teacher[j]) for each, j in pairs], 1))
+            rows.append(torch.stack([pair_error(each, own, teacher[j]) for each, j in pairs], 1))
         return torch.stack(rows, 1)
-
-    def _error(self, projection: nn.Module, student: Map, teacher: Map) -> Tensor:
-        """The error of one pair, [n]."""
-        projected, target, mask = match(projection, student, teacher)
-        if self.sequences:
-            projected, target = projected.transpose(1, 2), target.transpose(1, 2)
-        return feature_error(projected, target, "none", mask=mask)
 
     def _applies(self, samples: int) -> bool:
         """Whether L_sem is taken on a batch of this size."""
