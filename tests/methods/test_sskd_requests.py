@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from limbeck import fit
 from limbeck.engine.settings import Training
-from limbeck.errors import RequestError
+from limbeck.errors import RequestError, RunError
 from limbeck.methods import SSKD
 from tests.methods.tapped import changed, cnn, dataset, encoder, images, state, texts
 from tests.methods.test_sskd import TAPS, method, train
@@ -340,6 +340,14 @@ def test_it_trains_in_the_engine_without_labels_first() -> None:
         assert losses[1] < losses[0]
         assert all(set(entry["terms"]) == {name} for entry in done.history if entry["stage_name"] == name)
     assert all(bool(entry["scores"]) == (entry["stage_name"] == "head") for entry in done.history)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_by_name() -> None:
+    teacher = cnn(8, 12, seed=2)
+    teacher.layer2[0].weight.data.fill_(float("inf"))
+    made = SSKD(cnn(6, 8, seed=1), teacher, example=images())
+    with pytest.raises(RunError, match=r"not finite: stage2 = nan \(stage 2, epoch 1, step 1"):
+        fit(made, dataset(40), settings=Training(epochs=3, batch_size=8))
 
 
 def test_what_rounding_leaves_goes_to_the_head() -> None:
