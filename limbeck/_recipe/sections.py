@@ -103,6 +103,10 @@ class TeacherNetwork(Network):
         default_factory=Training, description="Keys of [train] that are different for the teacher."
     )
 
+    accept_chance: bool = Field(
+        default=False, description="Go on with given weights that are no better than chance."
+    )
+
 
 class StudentNetwork(Network):
     """`[student]`, or one of `[[students]]`."""

@@ -18,6 +18,8 @@ def clock(seconds: float) -> str:
 def size(number: float) -> str:
     """Bytes as `0.25 MB`, `12 MB`, `1.4 GB`."""
     million = number / 1e6
+    if million < 0.1:
+        return f"{number / 1e3:.1f} kB"
     if million >= 1000:
         return f"{million / 1000:.1f} GB"
     return f"{million:.0f} MB" if million >= 10 else f"{million:.2f} MB"

@@ -1,17 +1,40 @@
-"""The end of a run: the test set read once, the student saved, exported, measured."""
+"""The end of a run: the test set read once, the student exported, measured, saved."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from limbeck._run import networks
+from torch import nn
+
+from limbeck import measure
+from limbeck._run import closing, networks
+from limbeck._run.export import Exported, export
 from limbeck._run.folder import RunFolder
 from limbeck._run.phases import Trained
+from limbeck._run.saving import save
 from limbeck._run.screen import Screen
-from limbeck._run.session import Prepared
+from limbeck._run.session import Prepared, Session
+from limbeck.data.dataset import Dataset
 from limbeck.engine import evaluate
+
+_RUNS, _WARMUPS = 200, 20
+_SLOW = 0.05  # seconds of a call from which fewer are timed
+
+
+@dataclass
+class Final:
+    """A network of the closing table.
+
+    Args:
+        network: with its chosen weights, on the processor, in eval.
+        about: what run.json says of it.
+    """
+
+    network: nn.Module
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 def finish(
@@ -32,27 +55,144 @@ def finish(
     """
     began = time.monotonic()
     session = prepared.session
-    task, splits = session.splits.task, session.splits
-    data, split = _final_data(prepared)
-    found: dict[str, Any] = {}
+    data, split = _final_data(session)
+    finals = _tested(session, done, data, split)
+    stop_if_asked()
+    exported = export(session, folder, finals["distilled"].network, data)
+    stop_if_asked()
+    how = _measured(session, finals, exported, data)
+    found = {
+        "networks": {key: final.about for key, final in finals.items()},
+        "score": _score(session, data, split),
+        "latency": {"how": how},
+        "phases": [_phase(name, trained, prepared) for name, trained in done.items()],
+        "exports": [made.about for made in exported],
+    }
+    for made in exported:
+        found["networks"][made.key] = made.about
+    found["files"] = save(prepared, folder, finals, done, {**folder.figures(), **found}, exported)
+    measured = f"{len(finals) + len(exported)} models measured"
+    files = f"{len(exported)} file{'s' if len(exported) != 1 else ''} exported and checked, "
+    screen.finished("finish", (files if exported else "") + measured, time.monotonic() - began)
+    return found
+
+
+def _final_data(session: Session) -> tuple[Dataset, str]:
+    """The data of the closing table: the test set, else what chose the checkpoints, else training."""
+    splits = session.splits
+    if splits.test is not None:
+        return splits.test, "test"
+    return (splits.validation, "validation") if splits.validation is not None else (splits.train, "train")
+
+
+def _score(session: Session, data: Dataset, split: str) -> dict[str, Any]:
+    task = session.splits.task
+    return {"split": split, "kind": task.kind, "name": task.score_name, "samples": len(data)}
+
+
+def _tested(session: Session, done: Mapping[str, Trained], data: Dataset, split: str) -> dict[str, Final]:
+    """Every network with its chosen weights, scored; of those trained here also the last ones."""
+    finals: dict[str, Final] = {}
     for name, trained in done.items():
-        key = "distilled" if name == "distil" else name.removesuffix(" 0")
+        key = _key(name, len(session.recipe.all_teachers()))
+        about: dict[str, Any] = {"validation": _first(trained.validation)}
+        if trained.fit is not None:
+            method = trained.fit.load("last")
+            method.scores = trained.fit.scores
+            about["last"] = _scores(session, method.deployable(), data)
+            method = trained.fit.load("chosen")
+            method.scores = trained.fit.chosen_scores
+            about |= {"chosen_epoch": trained.fit.chosen_epoch, "epochs": len(trained.fit.history)}
         network = trained.method.deployable()
-        found[key] = {
-            "parameters": networks.count(network),
-            "bytes": networks.stored_bytes(network),
-            "score": evaluate(network, data, task)[task.score_name],
-        }
-    screen.finished("finish", "", time.monotonic() - began)
+        finals[key] = Final(network, about | _scores(session, network, data))
+        if key == "distilled":
+            finals |= _trained_along(session, trained, data, finals)
+    if "distilled" in finals and finals["distilled"].about.get("epochs"):
+        about = finals["distilled"].about
+        about["note"] = f"epoch {about['chosen_epoch']} of {about['epochs']}"
+    return _in_order(finals)
+
+
+def _key(name: str, teachers: int) -> str:
+    if name == "distil":
+        return "distilled"
+    return "teacher" if name.startswith("teacher") and teachers == 1 else name
+
+
+def _in_order(finals: Mapping[str, Final]) -> dict[str, Final]:
+    """Teachers first, as in the closing table."""
+    order = [key for key, _ in closing.ROWS]
+    return dict(sorted(finals.items(), key=lambda item: order.index(item[0].split()[0])))
+
+
+def _trained_along(
+    session: Session, trained: Trained, data: Dataset, finals: Mapping[str, Final]
+) -> dict[str, Final]:
+    """A teacher that was trained together with the students."""
+    network = trained.method.networks().get("teacher")
+    if network is None or any(key.startswith("teacher") for key in finals):
+        return {}
+    return {"teacher": Final(network, {**_scores(session, network, data), "note": "trained along"})}
+
+
+def _scores(session: Session, network: nn.Module, data: Dataset) -> dict[str, Any]:
+    """What the data say of a network; it is on the processor afterwards."""
+    task = session.splits.task
+    found = evaluate(network.to(session.machine.device), data, task)
+    network.to("cpu").eval()
     return {
-        "networks": found,
-        "score": {"split": split, "kind": task.kind, "name": task.score_name, "samples": len(data)},
-        "files": ["student/"],
+        "score": found[task.score_name],
+        "scores": found,
+        "parameters": measure.parameters(network),
+        "bytes": networks.stored_bytes(network),
     }
 
 
-def _final_data(prepared: Prepared) -> tuple[Any, str]:
-    splits = prepared.session.splits
-    if splits.test is not None:
-        return splits.test, "test"
-    return splits.validation, "validation"
+def _first(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    return dict(next(iter(scores.values()), {}))
+
+
+def _measured(session: Session, finals: Mapping[str, Final], exported: list[Exported], data: Dataset) -> str:
+    """Latency of every network in turn on one sample; says how it was measured."""
+    task = session.splits.task
+    batch = task.batch(data.batch([0]))
+    calls: dict[str, Callable[[], object]] = {
+        key: _caller(task, final.network, batch) for key, final in finals.items()
+    }
+    calls |= {made.key: made.call(batch["inputs"]) for made in exported}
+    runtimes = {made.key: made.runtime for made in exported}
+    slowest = max(_seconds(call) for call in calls.values())
+    runs, warmups = (_RUNS, _WARMUPS) if slowest < _SLOW else (_RUNS // 10, _WARMUPS // 10)
+    found = measure.latencies(calls, runs=runs, warmups=warmups, threads=1, runtimes=runtimes)
+    abouts = {key: final.about for key, final in finals.items()} | {made.key: made.about for made in exported}
+    for key, latency in found.items():
+        abouts[key]["latency"] = latency.stored()
+        abouts[key]["latency_seconds"] = latency.median / 1000
+    return f"median of {runs} after {warmups} warm-ups, batch 1, 1 thread"
+
+
+def _caller(task: Any, network: nn.Module, batch: Any) -> Callable[[], object]:
+    return lambda: task.call(network, batch)
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    call()
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def _phase(name: str, trained: Trained, prepared: Prepared) -> dict[str, Any]:
+    """A phase for run.json: what it took and what the plan said."""
+    planned = prepared.costs[name].seconds if name in prepared.costs else 0.0
+    if trained.fit is None:
+        return {"name": name, "seconds": 0.0, "planned_seconds": 0.0}
+    return {
+        "name": name,
+        "seconds": round(trained.fit.seconds, 1),
+        "planned_seconds": round(planned, 1),
+        "epochs": len(trained.fit.history),
+        "chosen_epoch": trained.fit.chosen_epoch,
+        "last": trained.fit.scores,
+        "chosen": trained.fit.chosen_scores,
+    }

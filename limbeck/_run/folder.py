@@ -18,7 +18,7 @@ from limbeck.recipe import Recipe
 
 SCHEMA = 1
 RUNS = Path("runs")
-_RECIPE, _RESOLVED, _FIGURES = "recipe.toml", "resolved.toml", "run.json"
+_RECIPE, _RESOLVED, _FIGURES = _FILES = ("recipe.toml", "resolved.toml", "run.json")
 
 
 class RunFolder:
@@ -204,9 +204,14 @@ def _free(folder: RunFolder, source: str) -> RunFolder:
             f"{folder} holds a run that is not finished",
             fix=f"limbeck distill {folder} --resume, or limbeck distill {source} --output {folder}-new",
         )
-    if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+    if folder.path.exists() and (not folder.path.is_dir() or not _only_begun(folder.path)):
         raise RequestError(f"{folder} is there and is no run of limbeck", fix="--output with another folder")
     return folder
+
+
+def _only_begun(path: Path) -> bool:
+    """Whether a folder is empty, or holds no more than a start that was cut short."""
+    return {entry.name for entry in path.iterdir()} <= {_RECIPE, _FIGURES, *(f".{n}.draft" for n in _FILES)}
 
 
 def newest_run() -> RunFolder:

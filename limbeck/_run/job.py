@@ -48,7 +48,7 @@ def start(recipe: Recipe, source: str, output: str | Path | None, *, dry_run: bo
         return Run(folder.path, plan=plan)
     screen.say(plan.text())
     folder.begin(recipe, resolved(prepared), _first_figures(prepared, folder, plan, source))
-    folder.log(f"limbeck distill {source}\n{plan.text()}\n" + "\n".join(prepared.session.splits.notes))
+    folder.log(f"limbeck distill {source}\n{plan.text()}\n" + "\n".join(prepared.notes))
     return _execute(prepared, folder, plan, screen, resume=False)
 
 
@@ -149,7 +149,7 @@ def plan_of(prepared: Prepared, folder: RunFolder, kept: str) -> Plan:
         disk=_WEIGHTS_KEPT * stored + 2 * sum(prepared.bytes["student"]),
         same=same,
         chosen=_chosen(session),
-        notes=[*session.recipe.notes(), *session.splits.notes],
+        notes=prepared.notes,
         limits={name: limit for name, limit in limits.items() if limit is not None},
     )
 
@@ -253,7 +253,7 @@ def _first_figures(prepared: Prepared, folder: RunFolder, plan: Plan, source: st
             "samples": {name: len(data) for name, data in session.splits.parts().items()},
             "labels": session.labelled,
             "classes": session.splits.classes,
-            "notes": list(session.splits.notes),
+            "notes": list(prepared.notes),
         },
         "inputs": _inputs(session.recipe),
     }

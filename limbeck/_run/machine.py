@@ -13,6 +13,7 @@ import torch
 import limbeck
 from limbeck._recipe import sections
 from limbeck.engine.settings import Machine
+from limbeck.measure import processor
 from limbeck.recipe import Recipe
 
 _VERSIONS = (
@@ -92,18 +93,6 @@ def _version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
-
-
-def processor() -> str:
-    """Its name as the system gives it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass  # not Linux
-    return platform.processor() or platform.machine()
 
 
 def memory() -> int | None:

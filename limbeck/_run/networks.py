@@ -149,11 +149,6 @@ def by_name(built: Built, classes: Sequence[str] | None, what: str) -> nn.Module
     return Reordered(built.network, [theirs.index(name) for name in classes])
 
 
-def count(network: nn.Module) -> int:
-    """Parameters of a network, each once."""
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
 def stored_bytes(network: nn.Module) -> int:
     """Bytes of all that a network saves, each tensor once."""
     tensors: Mapping[int, Tensor] = {value.data_ptr(): value for value in network.state_dict().values()}

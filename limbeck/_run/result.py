@@ -14,9 +14,8 @@ from limbeck._run.tables import Table
 from limbeck.errors import RequestError
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from limbeck._run.plan import Plan
+    from limbeck.models.loaded import Loaded
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Run:
             )
         return closing.table(self.figures)
 
-    def student(self) -> nn.Module:
+    def student(self) -> Loaded:
         """The distilled student, ready to predict, with its preprocessing and class names."""
         from limbeck.models.folder import load
 

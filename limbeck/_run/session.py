@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from limbeck import measure
 from limbeck._recipe.sections import MethodChoice, Network, TapNames
 from limbeck._run import cost, machine, networks
+from limbeck._run.chance import refuse_at_chance
 from limbeck._run.checks import Chosen, check_recipe
 from limbeck.data.dataset import Dataset, Splits
 from limbeck.data.selection import is_labelled, keep_labels
@@ -193,6 +195,7 @@ class Prepared:
         trained: numbers of the teachers that are trained first.
         frozen_teacher: the method uses a teacher that was trained before, not one that is trained along.
         costs: by phase.
+        notes: what was decided or noticed, a sentence each.
         parameters: of each network by role, "teacher", "student".
         bytes: that each network takes on disk, by role.
     """
@@ -201,6 +204,7 @@ class Prepared:
     trained: Sequence[int]
     frozen_teacher: bool
     costs: Mapping[str, cost.Cost]
+    notes: Sequence[str]
     parameters: Mapping[str, Sequence[int]]
     bytes: Mapping[str, Sequence[int]]
 
@@ -209,11 +213,15 @@ def prepare(session: Session) -> Prepared:
     """Builds everything once, runs the dry steps of every phase, and throws the networks away."""
     recipe, data = session.recipe, session.splits
     uses_teacher = session.chosen.method.card.teacher != "none"
-    teachers = [session.teacher(n) for n in range(len(recipe.all_teachers()))] if uses_teacher else []
+    built = [session.build_teacher(n) for n in range(len(recipe.all_teachers()))] if uses_teacher else []
+    teachers = [networks.by_name(each, data.classes, "the teacher") for each in built]
     first = session.method(teachers)
     session = _with_taps(session, first)
     trained = [] if first.teacher is None else _untrained(recipe)
-    students = [session.student(n) for n in range(session.num_students)]
+    if first.teacher is not None:
+        _check_given(session, teachers)
+    learners = [session.build_student(n) for n in range(session.num_students)]
+    students = [each.network for each in learners]
     todo: list[tuple[str, Callable[[], Method], Dataset, Training]] = []
     for number in trained:
         settings = recipe.training_of(recipe.all_teachers()[number])
@@ -226,14 +234,28 @@ def prepare(session: Session) -> Prepared:
         made = cost.measure(make, train, data.validation, settings, session.machine)
         costs[name], session = made.cost, replace(session, machine=made.machine)
     roles = {"teacher": teachers, "student": students}
+    notes = [note for each in [*built, *learners] for note in each.notes]
+    if ":" in recipe.method.name:
+        notes.append(f"the method is code of yours, {recipe.method.name}, which is run")
     return Prepared(
         session,
         trained,
         first.teacher is not None,
         costs,
-        {role: [networks.count(network) for network in found] for role, found in roles.items()},
+        list(dict.fromkeys([*recipe.notes(), *notes, *data.notes])),
+        {role: [measure.parameters(network) for network in found] for role, found in roles.items()},
         {role: [networks.stored_bytes(network) for network in found] for role, found in roles.items()},
     )
+
+
+def _check_given(session: Session, teachers: Sequence[nn.Module]) -> None:
+    """Refuses teachers with given weights that know nothing about the data."""
+    recipe = session.recipe
+    data = session.splits.validation or session.splits.train
+    for number, (spec, network) in enumerate(zip(recipe.all_teachers(), teachers, strict=True)):
+        if spec.weights != "train" and not spec.accept_chance:
+            path = ("teacher",) if recipe.teacher is not None else ("teachers", number)
+            refuse_at_chance(network, data, session.splits.task, recipe.where(*path, "weights", value=True))
 
 
 def _plain_teacher(session: Session, number: int) -> Method:

@@ -1,0 +1,377 @@
+"""`distill` from plan to table: what is written when, how it goes on, what the screen shows."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from limbeck import Recipe, Run, distill
+from limbeck._run import closing
+from limbeck._run import folder as folders
+from limbeck._run.folder import RunFolder
+from limbeck._run.plan import MOST_LINES, Part, Plan
+from limbeck._run.screen import Screen, silent
+from limbeck.engine.listener import EpochEnd, StageStart, StepEnd
+from limbeck.errors import RequestError
+
+ROOT = Path(__file__).parent.parent
+
+RECIPE = """name = "tiny"  # a comment
+[data]
+source = "fashion-small"
+limit = 120
+labels = 60
+[teacher]
+model = "cnn-tiny"
+train = { epochs = 1 }
+[student]
+model = "cnn-tiny"
+options = { widths = [4, 4, 8, 8] }
+[method]
+name = "kd"
+[train]
+epochs = 2
+batch_size = 32
+[machine]
+threads = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a recipe and one finished run, shared by the tests that only look."""
+    path = tmp_path_factory.mktemp("runs")
+    before = Path.cwd()
+    os.chdir(path)
+    try:
+        Path("mine.toml").write_text(RECIPE, encoding="utf-8")
+        stream = io.StringIO()
+        distill("mine.toml", overrides=["train.batch_size=40"], screen=Screen(stream, live=False))
+        Path("said.txt").write_text(stream.getvalue(), encoding="utf-8")
+        yield path
+    finally:
+        os.chdir(before)
+
+
+@pytest.fixture
+def run(place: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(place)
+    return Run.open("runs/tiny")
+
+
+# -- a finished run ------------------------------------------------------------------------------------------
+
+
+def test_files_of_a_run(run: Run) -> None:
+    folder = run.folder
+    assert (
+        "batch_size = 40  # --set" in (folder / "recipe.toml").read_text()
+        or "batch_size = 40" in (folder / "recipe.toml").read_text()
+    )
+    assert "# a comment" in (folder / "recipe.toml").read_text()
+    assert Recipe.load(folder / "recipe.toml").train.batch_size == 40
+    resolved = Recipe.load(folder / "resolved.toml")
+    assert resolved.machine.device == "cpu"
+    assert resolved.machine.precision == "fp32"
+    assert resolved.teacher is not None
+    assert resolved.teacher.train.batch_size == 40
+    assert "warmup" not in resolved.method.hyperparameters
+    assert resolved.method.hyperparameters["variant"] == "soft"
+    figures = json.loads((folder / "run.json").read_text())
+    assert figures["schema"] == 1
+    assert figures["state"] == "finished"
+    assert figures["machine"]["versions"]["torch"] == torch.__version__
+    assert set(figures["networks"]) >= {"teacher", "alone", "distilled", "onnx"}
+    entries = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [entry["phase"] for entry in entries] == ["teacher 0", "alone", "alone", "distil", "distil"]
+    assert "in all" in (folder / "log.txt").read_text()
+    for name in ("model.safetensors", "config.json", "README.md"):
+        assert (folder / "student" / name).is_file()
+    assert (folder / "exports" / "onnx" / "model.onnx").is_file()
+    assert not list(folder.glob(".*.draft"))
+
+
+def test_the_plan_has_at_most_twelve_lines_and_the_phases_end_in_lines(place: Path) -> None:
+    said = (place / "said.txt").read_text().splitlines()
+    start = next(number for number, line in enumerate(said) if line.startswith("plan for runs/tiny"))
+    end = next(number for number, line in enumerate(said) if line.startswith("teacher"))
+    assert end - start + 1 <= MOST_LINES
+    assert max(map(len, said[:end])) <= 80
+    plan = "\n".join(said[:end])
+    assert "120 train (60 labels)" in plan
+    assert "same bits on this machine with 1 thread" in plan.replace("\n           ", " ")
+    for phase in ("teacher  1/1", "alone    2/2", "distil   2/2", "finish   "):
+        assert any(line.startswith(phase) for line in said), phase
+
+
+def test_the_test_set_gives_the_table(run: Run) -> None:
+    text = run.table.text()
+    assert text.splitlines()[0].split() == ["test", "parameters", "file", "latency"]
+    for row in ("teacher", "student alone", "student distilled", "  as ONNX"):
+        assert f"\n{row}" in text
+    assert "differs by" in text
+    assert "latency: median of" in text
+    assert "than its teacher" in repr(run)
+    assert repr(run) == run.text()
+
+
+def test_a_run_shows_itself_in_a_notebook(run: Run) -> None:
+    page = run._repr_html_()
+    assert "<table" in page
+    assert "<script" not in page
+    assert len(page) < 20_000
+    assert len(repr(run)) < 2_000
+
+
+def test_the_student_is_ready_to_predict(run: Run) -> None:
+    student = run.student()
+    with torch.no_grad():
+        assert student(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+
+
+def test_a_finished_run_is_shown_and_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (run.folder / "run.json").read_bytes()
+    assert distill(run.folder, screen=silent()).figures == run.figures
+    assert distill(str(run.folder), resume=True, screen=silent()).figures == run.figures
+    plan = distill("mine.toml", dry_run=True, screen=silent()).text()
+    assert "plan for runs/tiny-2 (tiny is finished and kept)" in plan
+    with pytest.raises(RequestError, match="holds a finished run"):
+        distill("mine.toml", output="runs/tiny", screen=silent())
+    assert (run.folder / "run.json").read_bytes() == before
+
+
+def test_the_resolved_recipe_gives_the_same_run(run: Run, tmp_path: Path) -> None:
+    again = distill(run.folder / "resolved.toml", output=tmp_path / "again", screen=silent())
+    for name in ("teacher", "alone", "distilled"):
+        assert again.figures["networks"][name]["score"] == run.figures["networks"][name]["score"]
+    one, two = (path / "student" / "model.safetensors" for path in (run.folder, again.folder))
+    assert one.read_bytes() == two.read_bytes()
+
+
+# -- before and while it runs --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text(RECIPE, encoding="utf-8")
+    return tmp_path
+
+
+def test_a_dry_run_writes_nothing(here: Path) -> None:
+    planned = distill("mine.toml", dry_run=True, screen=silent())
+    assert "in all" in repr(planned)
+    assert planned.to_json()["plan"]["parts"][0]["name"] == "data"
+    assert [path.name for path in here.iterdir()] == ["mine.toml"]
+    with pytest.raises(RequestError, match="not finished"):
+        _ = planned.table
+
+
+def start(*words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "limbeck", "distill", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def wait_for(path: Path, text: str, process: subprocess.Popen[str]) -> None:
+    """Until a file holds a text."""
+    for _ in range(1200):
+        if path.is_file() and text in path.read_text():
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    pytest.fail(f"{path} never held {text!r}")
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+)
+def test_a_stopped_run_goes_on_to_the_same_student(here: Path, number: int, code: int) -> None:
+    changes = ["--set", "train.epochs=40", "--set", "teacher.train.epochs=2"]
+    process = start("mine.toml", *changes)
+    wait_for(here / "runs" / "tiny" / "log.txt", "distil: train 2/40", process)
+    process.send_signal(number)
+    _, err = process.communicate()
+    assert process.returncode == code, err
+    if code > 0:
+        assert "  go on: limbeck distill runs/tiny --resume" in err
+        assert "Traceback" not in err
+    with pytest.raises(RequestError, match="holds a run that is not finished"):
+        distill("mine.toml", screen=silent())
+    with pytest.raises(RequestError, match="is not finished"):
+        distill("runs/tiny", screen=silent())
+    with pytest.raises(RequestError, match="a run goes on as it was begun"):
+        distill("runs/tiny", resume=True, overrides=["seed=1"], screen=silent())
+    resumed = distill("runs/tiny", resume=True, screen=silent())
+    straight = distill("mine.toml", overrides=changes[1::2], output="straight", screen=silent())
+    one, two = (run.folder / "student" / "model.safetensors" for run in (resumed, straight))
+    assert one.read_bytes() == two.read_bytes()
+    phases = [(entry["phase"], entry["epoch"]) for entry in RunFolder(resumed.folder).metrics()]
+    assert phases == [(entry["phase"], entry["epoch"]) for entry in RunFolder(straight.folder).metrics()]
+
+
+def test_a_second_process_is_refused(here: Path) -> None:
+    process = start("mine.toml", "--set", "train.epochs=200")
+    wait_for(here / "runs" / "tiny" / "log.txt", "alone: train 1/200", process)
+    with pytest.raises(RequestError, match=f"another process works on runs/tiny: process {process.pid}"):
+        distill("runs/tiny", resume=True, screen=silent())
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+
+
+def test_going_on_with_other_data_is_refused(here: Path) -> None:
+    process = start("mine.toml", "--set", "train.epochs=200")
+    wait_for(here / "runs" / "tiny" / "log.txt", "alone: train 1/200", process)
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    path = here / "runs" / "tiny" / "resolved.toml"
+    path.write_text(path.read_text().replace("limit = 120", "limit = 130"))
+    with pytest.raises(RequestError, match="are not those that runs/tiny began with"):
+        distill("runs/tiny", resume=True, screen=silent())
+
+
+def test_what_fails_is_told_and_its_traceback_is_in_the_log(here: Path) -> None:
+    process = start("mine.toml", "--set", "train.learning_rate=1e30")
+    _, err = process.communicate()
+    assert process.returncode == 1
+    lines = err.splitlines()
+    message = next(line for line in lines if line.startswith("error: "))
+    assert "not finite" in message
+    assert lines[-1].startswith("  fix: ")
+    assert "Traceback" not in err
+    assert "Traceback" in (here / "runs" / "tiny" / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows"),
+    [
+        (["method.name=plain"], {"distilled", "onnx"}),
+        (["method.name=semckd"], {"teacher", "alone", "distilled", "onnx"}),
+        (["method.name=peer_mutual_kd"], {"teacher", "alone", "distilled", "onnx"}),
+    ],
+)
+def test_methods_of_other_kinds(here: Path, changes: list[str], rows: set[str]) -> None:
+    done = distill("mine.toml", overrides=["train.epochs=1", *changes], screen=silent())
+    assert set(done.figures["networks"]) == rows
+
+
+def test_weights_of_a_run_are_taken_by_the_next(here: Path) -> None:
+    first = distill("mine.toml", screen=silent())
+    changes = {"teacher.weights": f"{first.folder}/teacher", "student.weights": f"{first.folder}/student"}
+    second = distill("mine.toml", overrides={**changes, "train.epochs": 0}, screen=silent())
+    assert second.folder == Path("runs/tiny-2")
+    for name in ("teacher", "distilled"):
+        assert second.figures["networks"][name]["score"] == first.figures["networks"][name]["score"]
+
+
+# -- the parts -----------------------------------------------------------------------------------------------
+
+
+def test_a_long_plan_is_cut_to_twelve_lines_and_warns() -> None:
+    parts = [Part(f"part{n}", "words " * 30, 1000.0) for n in range(9)]
+    plan = Plan(
+        "head",
+        "runs/x",
+        "",
+        parts,
+        9 * 10**9,
+        10**9,
+        "same",
+        "chosen",
+        ["a", "b"],
+        {"memory": 10**10, "disk": 10**8},
+    )
+    assert len(plan.lines()) == MOST_LINES
+    assert max(map(len, plan.lines())) <= 80
+    assert plan.warnings() == [
+        "this will take 2:30:00",
+        "9.0 GB of 10.0 GB memory will be used",
+        "1.0 GB of 100 MB free disk will be used",
+    ]
+
+
+def events(screen: Screen, epochs: int = 2) -> None:
+    line = screen.phase("distil", epochs, "classes", "accuracy", 5.0)
+    line.on_stage(StageStart(0, "train", epochs, 4, 10, {}))
+    for epoch in range(1, epochs + 1):
+        for step in range(4):
+            line.spoke = 0.0
+            line.on_step(StepEnd(0, epoch, step, 4, 8, 0.1, {"hard": torch.tensor(0.5)}, {}))
+        scores = {"student": {"accuracy": 0.8}}
+        line.on_epoch(EpochEnd(0, "train", epoch, epochs, 1.0, 32, {"hard": 0.5}, {}, scores, True))
+    line.finish(12.0, 0.8, epochs)
+
+
+def test_lines_in_a_pipe_have_no_control_characters() -> None:
+    stream = io.StringIO()
+    events(Screen(stream))
+    text = stream.getvalue()
+    assert text.isascii()
+    assert "\x1b" not in text
+    assert "\r" not in text
+    assert "distil 1/2 validation 80.0 % hard 0.500 left 0:05" in text
+    assert text.splitlines()[-1].startswith("distil   2/2  validation 80.0 %  hard 0.500")
+    assert text.splitlines()[-1].endswith("0:12")
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_terminal_has_one_live_line_that_becomes_the_final_one() -> None:
+    stream = io.StringIO()
+    events(Screen(stream, live=True, width=80))
+    text = stream.getvalue()
+    assert "[####" in text
+    assert "hard 0.500" in text
+    assert ", all " in text
+    assert text.splitlines()[-1].startswith("distil   2/2  validation 80.0 %")
+
+
+def test_a_quiet_screen_says_nothing() -> None:
+    stream = io.StringIO()
+    events(Screen(stream, quiet=True))
+    assert stream.getvalue() == ""
+
+
+def test_a_resumed_phase_counts_on() -> None:
+    stream = io.StringIO()
+    line = Screen(stream).phase("alone", 4, "classes", "accuracy", 0.0, done=2)
+    line.on_step(StepEnd(0, 3, 1, 4, 8, 0.1, {}, {}))
+    line.on_epoch(EpochEnd(0, "train", 3, 4, 1.0, 32, {}, {}, {}, True))
+    assert stream.getvalue().startswith("alone 3/4")
+
+
+def test_where_a_run_goes(here: Path) -> None:
+    assert str(folders.choose("a", None, "a.toml")[0]) == "runs/a"
+    for name in ("a", "a-2"):
+        Path("runs", name).mkdir(parents=True)
+        Path("runs", name, "resolved.toml").touch()
+        Path("runs", name, "run.json").write_text('{"schema": 1, "state": "finished"}')
+    chosen, said = folders.choose("a", None, "a.toml")
+    assert (str(chosen), said) == ("runs/a-3", "a to a-2 are kept")
+    Path("runs", "a-3").mkdir()
+    Path("runs", "a-3", "recipe.toml").touch()
+    assert str(folders.choose("a", None, "a.toml")[0]) == "runs/a-3", "a start that was cut short is no run"
+    Path("runs", "a-3", "letter.txt").touch()
+    with pytest.raises(RequestError, match="is no run of limbeck"):
+        folders.choose("a", None, "a.toml")
+
+
+def test_chance_shrinks_with_the_test_set() -> None:
+    small, large = (closing.chance("classes", 0.85, 0.87, samples) for samples in (100, 10_000))
+    assert small is not None
+    assert large is not None
+    assert small == pytest.approx(10 * large)
+    assert closing.chance("values", 0.5, 0.5, 10) is None
