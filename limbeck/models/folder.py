@@ -21,11 +21,11 @@ import limbeck
 from limbeck._taps.paths import plain
 from limbeck.errors import RequestError, RunError
 from limbeck.models import layouts
-from limbeck.models.building import Architecture, Plan, Raw, Wanted
+from limbeck.models.building import PRETRAINED, Architecture, Plan, Raw, Wanted, without
 from limbeck.models.card import CardFacts, write_card
 from limbeck.models.loaded import Loaded
 from limbeck.models.preprocessing import Preprocessed, Preprocessing
-from limbeck.models.registry import check_spec, make
+from limbeck.models.registry import make, source_of
 from limbeck.models.weights import FILE, damaged, load_weights
 
 CONFIG, CARD = "config.json", "README.md"
@@ -92,7 +92,7 @@ def _write(
     about: dict[str, Any],
     facts: CardFacts,
 ) -> None:
-    source, name = check_spec(architecture.spec)
+    source = source_of(architecture.spec)
     config: dict[str, Any]
     if source == "hf":
         config = layouts.hugging_face(draft, network, classes)
@@ -101,7 +101,7 @@ def _write(
     else:
         about["tied"] = layouts.write_weights(draft / FILE, network.body)
         config = (
-            layouts.timm(name, network, architecture, classes)
+            layouts.timm(network, architecture, classes)
             if source == "timm"
             else {"architecture": architecture.spec, "num_classes": architecture.num_classes}
         )
@@ -171,31 +171,30 @@ def load(path: str | Path, *, run_code: bool = False) -> Loaded:
 
 def _build(folder: Path, architecture: Architecture, tied: Mapping[str, str], run_code: bool) -> Raw:
     """The network of a folder with its weights; what was tied is tied."""
-    source, _ = check_spec(architecture.spec) if ":" in architecture.spec else ("built-in", "")
-    here = replace(architecture, options={**architecture.options, "pretrained": False, "download": False})
+    source = source_of(architecture.spec)
     if source == "hf":
-        # Its configuration lies in the folder; options are in it already.
-        raw = make(Architecture(f"hf:{folder}", architecture.num_classes, options={"pretrained": False}))
-        raw.notes = []
-    elif source in ("timm", "torchvision"):
-        raw = make(here)
-    else:
-        raw = make(architecture, run_code=run_code)
+        # Its configuration lies in the folder, with the options in it; only its library knows all the names.
+        raw = make(Architecture(f"hf:{folder}", architecture.num_classes, size=architecture.size))
+        if raw.notes:
+            raise RequestError(f"the weights in {folder} do not fit its {CONFIG}: {raw.notes[0]}")
+        return raw
+    options = without(architecture.options, PRETRAINED)
+    raw = make(replace(architecture, options=options), run_code=run_code)
     layouts.tie(raw.network, tied)
     load_weights(folder / FILE, raw.network)
     return raw
 
 
-def as_raw(folder: Path, architecture: Architecture) -> Raw:
+def as_raw(folder: Path, num_classes: int) -> Raw:
     """The network of a student's folder, to train on or to teach.
 
     Raises:
         RequestError: it has another number of outputs.
     """
     loaded = load(folder)
-    given, needed = loaded.architecture.num_classes, architecture.num_classes
-    if given != needed:
-        raise RequestError(f"the network in {folder} has {given} outputs, the data need {needed}")
+    given = loaded.architecture.num_classes
+    if given != num_classes:
+        raise RequestError(f"the network in {folder} has {given} outputs, the data need {num_classes}")
     network = loaded.network.body.requires_grad_(True).train()
     return Raw(network, loaded.classes, loaded.notes)
 

@@ -60,9 +60,7 @@ def _holder(network: nn.Module, name: str) -> tuple[nn.Module, str]:
     return network.get_submodule(module), attribute
 
 
-def timm(
-    name: str, network: Preprocessed, architecture: Architecture, classes: Sequence[str]
-) -> dict[str, Any]:
+def timm(network: Preprocessed, architecture: Architecture, classes: Sequence[str]) -> dict[str, Any]:
     """The configuration of a timm model, as `timm.create_model("local-dir:FOLDER")` reads it."""
     wants = network.preprocessing
     own = getattr(network.body, "pretrained_cfg", {})
@@ -79,7 +77,7 @@ def timm(
     if own.get("fixed_input_size") and tuple(own["input_size"][1:]) != architecture.size:
         arguments["img_size"] = list(architecture.size)
     return {
-        "architecture": name.partition(".")[0],
+        "architecture": architecture.spec.removeprefix("timm:").partition(".")[0],
         "num_classes": architecture.num_classes,
         "num_features": getattr(network.body, "num_features", None),
         "model_args": arguments,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -86,6 +87,14 @@ def check_spec(text: str) -> Spec:
     )
 
 
+def source_of(spec: str) -> Source:
+    """Where a network came from that was built once: nothing has to be there any more."""
+    library = spec.partition(":")[0]
+    if spec in BUILT_IN:
+        return "built-in"
+    return _LIBRARIES.get(library, "function")
+
+
 def _looks_like_path(text: str) -> bool:
     return "/" in text or "\\" in text or text.startswith((".", "~"))
 
@@ -136,7 +145,7 @@ def make(architecture: Architecture, *, run_code: bool = True) -> Raw:
     if source == "folder":
         from limbeck.models import folder
 
-        return folder.as_raw(Path(name).expanduser(), architecture)
+        return folder.as_raw(Path(name).expanduser(), architecture.num_classes)
     if source == "timm":
         from limbeck.models import from_timm
 
@@ -226,7 +235,7 @@ def prepare(
     if (wants.kind == "image") != (sample.kind == "image"):
         takes = "pictures" if wants.kind == "image" else "tokens or rows"
         raise RequestError(f"{spec} takes {takes}; these inputs are of kind {sample.kind!r}")
-    raw = make(architecture)
+    raw = make(replace(architecture, spec=spec))  # a student's folder was built from another name
     network = raw.network
     if isinstance(network, Preprocessed):  # the user's own function knows best
         wants, network = network.preprocessing, network.body
