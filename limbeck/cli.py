@@ -91,10 +91,12 @@ def distill(
     )
     if manner.json:
         console.give_json(done.to_json())
-        return
-    console.give(done.text())
-    if done.finished and not manner.quiet:
+    else:
+        console.give(done.text())
+    if not manner.json and done.finished and not manner.quiet:
         console.say(f"\n{done.next_text()}")
+    if done.figures.get("failed"):
+        raise typer.Exit(1)
 
 
 @app.command(epilog=_example("limbeck recipes quickstart > mine.toml"))

@@ -5,6 +5,7 @@ All of it is checked before data or weights are read.
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import json
 import typing
@@ -64,6 +65,7 @@ def check_recipe(recipe: Recipe) -> Chosen:
             raise _placed(error, recipe.where(*path, "model", value=True)) from error
     _device(recipe)
     _trackers(recipe)
+    _exporters(recipe)
     return chosen
 
 
@@ -177,6 +179,16 @@ def _device(recipe: Recipe) -> None:
         raise RequestError(
             f"this machine has no {kind} device that torch can use", where=where, fix='device = "auto"'
         )
+
+
+def _exporters(recipe: Recipe) -> None:
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        if "onnx" in recipe.export.to and importlib.util.find_spec(name) is None:
+            raise RequestError(
+                f"export to ONNX needs the package {name}, which is not installed",
+                where=recipe.where("export", "to"),
+                fix='pip install "limbeck[export]", or --set export.to=[]',
+            )
 
 
 def _trackers(recipe: Recipe) -> None:

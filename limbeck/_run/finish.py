@@ -58,15 +58,17 @@ def finish(
     data, split = _final_data(session)
     finals = _tested(session, done, data, split)
     stop_if_asked()
-    exported = export(session, folder, finals["distilled"].network, data)
+    exported, failed = export(session, folder, finals["distilled"].network, data)
+    for text in failed:
+        screen.warn(text)
     stop_if_asked()
     how = _measured(session, finals, exported, data)
-    found = {
+    found: dict[str, Any] = {
         "networks": {key: final.about for key, final in finals.items()},
         "score": _score(session, data, split),
         "latency": {"how": how},
         "phases": [_phase(name, trained, prepared) for name, trained in done.items()],
-        "exports": [made.about for made in exported],
+        "failed": failed,
     }
     for made in exported:
         found["networks"][made.key] = made.about
@@ -159,7 +161,7 @@ def _measured(session: Session, finals: Mapping[str, Final], exported: list[Expo
     calls: dict[str, Callable[[], object]] = {
         key: _caller(task, final.network, batch) for key, final in finals.items()
     }
-    calls |= {made.key: made.call(batch["inputs"]) for made in exported}
+    calls |= {made.key: _caller(task, made.network, batch) for made in exported}
     runtimes = {made.key: made.runtime for made in exported}
     slowest = max(_seconds(call) for call in calls.values())
     runs, warmups = (_RUNS, _WARMUPS) if slowest < _SLOW else (_RUNS // 10, _WARMUPS // 10)

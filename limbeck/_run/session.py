@@ -233,7 +233,7 @@ def prepare(session: Session) -> Prepared:
     for name, make, train, settings in todo:
         made = cost.measure(make, train, data.validation, settings, session.machine)
         costs[name], session = made.cost, replace(session, machine=made.machine)
-    roles = {"teacher": teachers, "student": students}
+    roles: dict[str, list[nn.Module]] = {"teacher": teachers, "student": list(students)}
     notes = [note for each in [*built, *learners] for note in each.notes]
     if ":" in recipe.method.name:
         notes.append(f"the method is code of yours, {recipe.method.name}, which is run")
