@@ -81,7 +81,7 @@ def warn_of_constant_rows(logits: Tensor) -> None:
     Args:
         logits: [N, K].
     """
-    if len(logits) and bool((logits.amax(-1) == logits.amin(-1)).any()):
+    if len(logits) and logits.shape[-1] > 1 and bool((logits.amax(-1) == logits.amin(-1)).any()):
         warnings.warn(
             "a row of equal student logits has no deviation: standardised, its gradient is about 1e7",
             stacklevel=2,

@@ -203,6 +203,8 @@ def standardize(logits: Tensor, *, population: bool = False, epsilon: float = 1e
     if logits.shape[-1] < 2:
         raise RequestError(f"logits {tuple(logits.shape)}; standardisation needs at least 2 classes")
     logits = widen(logits)
+    if logits.numel() == 0:
+        return logits  # no valid token: torch would warn of the deviation
     deviation = logits.std(-1, keepdim=True, correction=0 if population else 1)
     return (logits - logits.mean(-1, keepdim=True)) / (epsilon + deviation)
 
@@ -247,7 +249,7 @@ def check_mixture(number: int, mixing: Mixing, weights: Sequence[float] | None) 
         raise RequestError(f"mixing {mixing!r}; needed arithmetic or geometric")
     if weights is None:
         return [1 / number] * number
-    if len(weights) != number or min(weights) < 0 or abs(sum(weights) - 1) > 1e-6:
+    if len(weights) != number or min(weights) < 0 or not abs(sum(weights) - 1) <= 1e-6:
         raise RequestError(
             f"teacher weights {list(weights)} for {number} teachers; "
             f"needed {number} numbers >= 0 that sum to 1"

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from limbeck.errors import RequestError
-from limbeck.losses import TopK, reduce_samples, reduce_tokens
+from limbeck.losses import TopK, reduce_samples, reduce_tokens, widen
 from limbeck.losses.reductions import Reduction, TokenReduction
 from limbeck.task import Task, Tokens, denominator
 
@@ -38,6 +38,17 @@ class Rows(NamedTuple):
     teachers: list[Tensor | TopK]
     targets: Tensor | None
     mask: Tensor | None
+
+    def check_targets(self, *, by_value: bool) -> None:
+        """Refuses targets that do not go with the outputs: [N], or by value [N, K] ([N] too where K is 1)."""
+        assert self.targets is not None
+        needed = self.student.shape if by_value else self.student.shape[:1]
+        given = self.targets.unsqueeze(1) if by_value and self.targets.ndim == 1 else self.targets
+        if given.shape != needed:
+            raise RequestError(
+                f"outputs {tuple(self.student.shape)} and targets {tuple(self.targets.shape)}; "
+                f"needed targets {tuple(needed)}"
+            )
 
 
 def rows_of(task: Task, student: Tensor, teacher: Any, batch: Mapping[str, Any]) -> Rows:
@@ -70,6 +81,27 @@ def rows_of(task: Task, student: Tensor, teacher: Any, batch: Mapping[str, Any])
     whole = F.pad(mask, (0, student.shape[1] - mask.shape[1]))  # a causal task leaves out the last position
     picked = [each.select(whole) if isinstance(each, TopK) else each[whole] for each in teachers]
     return Rows(student[whole], picked, None if targets is None else labels[mask], whole)
+
+
+def supervised(task: Task, output: Tensor, batch: Mapping[str, Any], reduction: RowReduction) -> Tensor:
+    """The loss of the task beside a term of that reduction: reduced alike for labels and tokens, else a mean.
+
+    Args:
+        task: of one of the kinds in `REDUCTIONS`.
+        output: [B, K], or tokens [B, L, V].
+        batch: normal form, with targets.
+        reduction: one of `REDUCTIONS` for the kind.
+    """
+    if task.kind == "tokens" and reduction != "token_mean":
+        logits, targets, mask = cast(Tokens, task).positions(output, batch)
+        each = F.cross_entropy(widen(logits[mask]), targets[mask], reduction="none")
+        return reduce_rows(each, mask, batch, reduction)
+    loss = task.loss(output, batch)
+    if task.kind == "labels" and reduction == "mean":
+        return loss / output.shape[-1]
+    if task.kind == "labels" and reduction == "sum":
+        return loss * task.labelled(batch["targets"]).sum()
+    return loss
 
 
 def reduce_rows(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, cast, final
+from typing import Any, Literal, NamedTuple, final
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limbeck.errors import RequestError
@@ -28,14 +27,13 @@ from limbeck.losses import (
     standardize,
     warn_of_constant_rows,
     warn_of_probabilities,
-    widen,
 )
 from limbeck.losses.soft import Mixing
 from limbeck.losses.sparse import Rest
 from limbeck.method import Card, Method
-from limbeck.methods._rows import REDUCTIONS, RowReduction, Rows, reduce_rows, rows_of
+from limbeck.methods._rows import REDUCTIONS, RowReduction, Rows, reduce_rows, rows_of, supervised
 from limbeck.record import Losses, Record
-from limbeck.task import Task, Tokens
+from limbeck.task import Task
 from limbeck.teacher import Teacher
 
 
@@ -92,7 +90,8 @@ class KD(Method):
         standardize: logits with mean 0 and deviation 1 by row before the soft term (2403.01427).
         population: divide by K in the deviation; the authors' code divides by K - 1.
         reduction: `batchmean` unless given, `sum` over the given batch, or `mean` over classes too; for
-            tokens `token_mean` unless given, `sequence_mean`, `batchmean` or `sum`.
+            tokens `token_mean` unless given, `sequence_mean`, `batchmean` or `sum`. The hard term of labels
+            and tokens follows it, that of classes and values is always the mean.
         regression: for values: `mse`, `smooth_l1`, or `bounded` (the teacher is only a bound).
         margin: >= 0, of `bounded`.
         mixing: of several teachers: `arithmetic` or `geometric` mean of their softened probabilities.
@@ -227,18 +226,13 @@ class KD(Method):
         return Losses(terms, weights)
 
     def _hard(self, output: Tensor, batch: Mapping[str, Any]) -> Tensor:
-        """The supervised term on the raw outputs at T = 1, reduced as the soft term."""
+        """The supervised term on the raw outputs at T = 1, see `supervised`."""
         if batch.get("targets") is None:
             raise RequestError(
                 f"hard_weight {self.hard_weight:g} needs labels, and the batch has no targets",
                 fix="alpha = 1 trains on the teacher alone",
             )
-        if self.task.kind == "tokens" and self.reduction != "token_mean":
-            logits, targets, mask = cast(Tokens, self.task).positions(output, batch)
-            each = F.cross_entropy(widen(logits[mask]), targets[mask], reduction="none")
-            return reduce_rows(each, mask, batch, self.reduction)
-        loss = self.task.loss(output, batch)
-        return loss / output.shape[-1] if (self.task.kind, self.reduction) == ("labels", "mean") else loss
+        return supervised(self.task, output, batch, self.reduction)
 
     def _soft(self, rows: Rows) -> dict[str, tuple[Tensor, float]]:
         """The soft terms by row [N], T^2 inside, each with its weight within L_soft."""
@@ -306,6 +300,7 @@ class KD(Method):
         if rows.targets is None:
             form = "decoupled" if self.variant == "decoupled" else "bounded"
             raise RequestError(f"the {form} term needs labels, and the batch has no targets")
+        rows.check_targets(by_value=self.variant == "soft")
         if self.variant == "decoupled":
             _check_three_classes(rows.student.shape[-1])
             return None if rows.mask is not None else rows.targets >= 0

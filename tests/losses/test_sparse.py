@@ -65,6 +65,31 @@ def test_all_classes_kept_equals_full(rest) -> None:
     torch.testing.assert_close(gradient(loss, student), gradient(full, student))
 
 
+@pytest.mark.parametrize("rest", ["bucket", "uniform", "renormalize"])
+def test_shift_of_rows_changes_nothing(rest) -> None:
+    shift, targets = logits(5, 1, seed=2), torch.tensor([0, 5, 7, 2, 11])
+    one, two = top_k(TEACHER, 4, [4.0], keep=targets), top_k(TEACHER - 2 * shift, 4, [4.0], keep=targets)
+    torch.testing.assert_close(
+        sparse_divergence(STUDENT + shift, two, 4.0, rest=rest),
+        sparse_divergence(STUDENT, one, 4.0, rest=rest),
+    )
+    torch.testing.assert_close(
+        torch.stack(sparse_decoupled_terms(STUDENT + shift, two, targets, 4.0)),
+        torch.stack(sparse_decoupled_terms(STUDENT, one, targets, 4.0)),
+    )
+
+
+def test_equal_logits_give_zero_and_no_gradient() -> None:
+    student, targets = TEACHER.clone().requires_grad_(), TEACHER.argmin(1)
+    kept = top_k(TEACHER, 4, [4.0], keep=targets)
+    for loss in (
+        sparse_divergence(student, kept, 4.0),
+        torch.stack(sparse_decoupled_terms(student, kept, targets, 4.0)).sum(),
+    ):
+        assert abs(float(loss.detach())) < 1e-14
+        assert float(gradient(loss, student).abs().max()) < 1e-14
+
+
 def test_dropped_classes_without_any_mass_are_finite() -> None:
     teacher = TEACHER.clone()
     teacher[:, 3:] = -torch.inf

@@ -59,6 +59,18 @@ def test_token_terms_equal_loops() -> None:
             assert float(found.terms[name]) == pytest.approx(value), (name, reduction)
 
 
+@pytest.mark.parametrize("settings", [{}, {"standardize": True}, {"variant": "decoupled", "warmup": 0}])
+@pytest.mark.parametrize("reduction", ["token_mean", "sequence_mean", "batchmean", "sum"])
+def test_a_batch_without_a_valid_token_is_zero_with_zero_gradient(
+    settings: dict[str, object], reduction: str
+) -> None:
+    student = padded(0, math.nan).requires_grad_()
+    method = kd(Tokens(causal=True), reduction=reduction, **settings)
+    found = losses(method, student, padded(1, math.nan), targets=torch.full((3, 4), -100))
+    assert float(found.total.detach()) == 0
+    assert torch.equal(gradient(found.total, student), torch.zeros(3, 4, 5, dtype=torch.float64))
+
+
 def test_causal_models_are_judged_one_position_later() -> None:
     student, teacher = padded(0, 0.0), padded(1, 0.0)
     found = losses(kd(Tokens(causal=True)), student, teacher, targets=TOKENS)
@@ -104,6 +116,9 @@ def test_independent_labels() -> None:
     mean = losses(kd(MultiLabel(), temperature=2.0, reduction="mean"), student, teacher, targets=targets)
     for name in found.terms:
         torch.testing.assert_close(mean.terms[name], found.terms[name] / 4)
+    summed = losses(kd(MultiLabel(), temperature=2.0, reduction="sum"), student, teacher, targets=targets)
+    torch.testing.assert_close(summed.terms["soft"], found.terms["soft"] * 3)
+    torch.testing.assert_close(summed.terms["hard"], found.terms["hard"] * 2)  # the third has no labels
 
 
 def test_bounded_regression_skips_samples_without_target() -> None:
@@ -122,8 +137,11 @@ def test_bounded_regression_skips_samples_without_target() -> None:
         kd(Regression(), regression="bounded"), student[:, :1], teacher[:, :1], targets=targets[:, 0]
     )
     assert torch.isfinite(flat.total)
+    alone = kd(Regression(), regression="bounded", alpha=1.0)
     with pytest.raises(RequestError, match="bounded term needs labels"):
-        losses(kd(Regression(), regression="bounded", alpha=1.0), student, teacher)
+        losses(alone, student, teacher)
+    with pytest.raises(RequestError, match=r"outputs \(4, 2\) and targets \(4,\); needed targets \(4, 2\)"):
+        losses(alone, student, teacher, targets=targets[:, 0])
 
 
 @pytest.mark.parametrize(

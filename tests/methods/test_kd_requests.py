@@ -89,6 +89,7 @@ def test_wrong_settings_are_refused(settings: dict[str, object], words: str) -> 
         ({"teachers": []}, "without teachers"),
         ({"teachers": [nn.Identity()] * 2, "teacher_weights": [0.5, 0.6]}, "sum to 1"),
         ({"teachers": [nn.Identity()] * 2, "teacher_weights": [1.0]}, "2 numbers"),
+        ({"teachers": [nn.Identity()] * 2, "teacher_weights": [math.nan, 1.0]}, "sum to 1"),
         ({"teachers": [nn.Identity()] * 2, "task": Regression()}, "several teachers"),
     ],
 )
@@ -113,6 +114,19 @@ def test_wrong_batches_are_refused(student, teacher, batch: dict[str, object], w
     with pytest.raises(LimbeckError) as caught:
         losses(kd(), student, teacher, **batch)
     assert words in str(caught.value)
+
+
+def test_decoupled_batches_that_it_cannot_take_are_refused() -> None:
+    method = kd(variant="decoupled", hard_weight=0.0, soft_weight=1.0, warmup=0)
+    with pytest.raises(RequestError, match="of 2 classes; it needs at least 3"):
+        losses(method, logits(6, 2), logits(6, 2, seed=1), targets=LABELS.clamp(max=1))
+    with pytest.raises(RequestError, match=r"outputs \(6, 4\) and targets \(5,\)"):
+        losses(method, logits(6, 4), logits(6, 4, seed=1), targets=LABELS[:5])
+
+
+def test_one_class_cannot_be_standardised() -> None:
+    with pytest.raises(RequestError, match="standardisation needs at least 2 classes"):
+        losses(kd(standardize=True, alpha=1.0), logits(6, 1), logits(6, 1, seed=1))
 
 
 def test_wrong_token_batches_are_refused() -> None:
@@ -147,6 +161,8 @@ def test_probabilities_in_place_of_logits_are_warned_of_once() -> None:
     with pytest.warns(UserWarning, match="teacher seems to return probabilities"):
         losses(method, logits(6, 4), logits(6, 4).softmax(1), targets=LABELS)
     losses(method, logits(6, 4), logits(6, 4).softmax(1), targets=LABELS)
+    with pytest.warns(UserWarning, match="student seems to return probabilities"):
+        losses(kd(), logits(6, 4).softmax(1), logits(6, 4), targets=LABELS)
 
 
 def test_equal_logits_in_a_row_are_warned_of_when_standardised() -> None:
