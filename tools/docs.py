@@ -20,7 +20,7 @@ import subprocess
 import sys
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -232,14 +232,49 @@ def command_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def signature_text(name: str, value: Callable[..., Any]) -> str:
+    """A signature as one would write it: a parameter a line where it is long, modules left out."""
+    signature = inspect.signature(value)
+    parts = []
+    for parameter in signature.parameters.values():
+        # Tables of the recipe, and what a factory makes anew each time, would be long or mean nothing.
+        if repr(parameter.default) == "<factory>" or isinstance(parameter.default, BaseModel):
+            parameter = parameter.replace(default=Ellipsis)
+        parts.append(unquoted(str(parameter)))
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and "*" not in parts:
+            parts.insert(-1, "*")
+    result = signature.return_annotation
+    known = result not in (inspect.Signature.empty, None, "None")
+    end = f") -> {unquoted(inspect.formatannotation(result))}" if known else ")"
+    short = f"{name}({', '.join(parts)}{end}"
+    return short if len(short) <= 100 else f"{name}(\n" + "".join(f"    {part},\n" for part in parts) + end
+
+
+def unquoted(text: str) -> str:
+    """A parameter without the quotes of a postponed annotation and without names of modules."""
+    text = re.sub(r"""(: |^)(['"])(.*?)\2(?= = |$)""", r"\1\3", text)
+    text = re.sub(r"\b(?:[a-z_]+\.)+(?=[A-Z])", "", text)
+    return re.sub(r"Annotated\[(\w+), .*\]", r"\1", text).replace(" = Ellipsis", " = ...")
+
+
+def members(value: type) -> Iterator[tuple[str, str]]:
+    """The public methods and properties that a class has of its own, with their first sentence."""
+    for name, member in vars(value).items():
+        plain = member.__func__ if isinstance(member, classmethod | staticmethod) else member
+        if name.startswith(("_", "model_")) or not (inspect.isfunction(plain) or isinstance(plain, property)):
+            continue
+        about = (inspect.getdoc(plain) or "").partition("\n\n")[0]
+        yield f"`{name}`" if isinstance(plain, property) else f"`{name}()`", about
+
+
 def python_page() -> str:
-    """All public names, with signature and docstring."""
+    """All public names, with signature, docstring and members."""
     parts = ["# Public names", NOTE, "Each is `limbeck.NAME`; nothing is loaded before it is used."]
     for name in limbeck.__all__:
         value = getattr(limbeck, name)
-        about = inspect.getdoc(value)
-        signature = str(inspect.signature(value))
-        parts += [f"## `{name}`", f"```text\n{name}{signature}\n\n{about}\n```"]
+        parts += [f"## `{name}`", f"```text\n{signature_text(name, value)}\n\n{inspect.getdoc(value)}\n```"]
+        found = list(members(value)) if isinstance(value, type) else []
+        parts += [table(("member", "what"), found)] if found else []
     return "\n\n".join(parts) + "\n"
 
 

@@ -52,6 +52,14 @@ def test_a_table_used_twice_is_described_once() -> None:
     assert list(docs.keys(Inner, names)) == [("`size`", "`int`", "", "Its size.")]
 
 
+def test_signatures_are_as_one_would_write_them() -> None:
+    def short(one: Path, *, two: Literal["a", "b"] = "a") -> Inner: ...
+
+    assert docs.signature_text("f", short) == "f(one: Path, *, two: Literal['a', 'b'] = 'a') -> Inner"
+    assert docs.signature_text("Inner", Inner) == "Inner(*, size: int | None = None)"
+    assert "inner: Inner = ..." in docs.signature_text("Outer", Outer)
+
+
 def test_bars_and_line_ends_do_not_break_a_table() -> None:
     assert docs.table(("a", "b"), [("1 | 2", "x\ny")]).splitlines()[-1] == r"| 1 \| 2 | x y |"
 
