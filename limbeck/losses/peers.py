@@ -55,11 +55,7 @@ def foreground_weight(
     Returns:
         [B, N], 0 or 1 (or what `assigned` holds, where that is larger), no gradient.
     """
-    if assigned.shape != target.shape[:-1]:
-        raise RequestError(
-            f"a mask {tuple(assigned.shape)} for class logits {tuple(target.shape)}; "
-            f"needed {tuple(target.shape[:-1])}"
-        )
+    check_locations(assigned, target)
     logits = widen(target.detach())
     if activation == "sigmoid":
         scores = logits.sigmoid()
@@ -68,3 +64,12 @@ def foreground_weight(
         scores = logits.softmax(-1)[..., kept]
     seen = scores.amax(-1) > threshold
     return torch.maximum(assigned.to(logits.dtype), seen.to(logits.dtype))
+
+
+def check_locations(weight: Tensor, target: Tensor) -> None:
+    """Refuses weights that are not one a location, [B, N], of class logits [B, N, K]."""
+    if weight.shape != target.shape[:-1]:
+        raise RequestError(
+            f"a mask {tuple(weight.shape)} for class logits {tuple(target.shape)}; "
+            f"needed {tuple(target.shape[:-1])}"
+        )

@@ -19,7 +19,7 @@ from limbeck.losses import (
     smooth_absolute_error,
     softened_divergence,
 )
-from limbeck.losses.peers import foreground_weight, legacy_divergence
+from limbeck.losses.peers import check_locations, foreground_weight, legacy_divergence
 from limbeck.losses.soft import Activation
 from limbeck.task import denominator
 
@@ -111,6 +111,7 @@ class Agreement:
             )
         mask: Tensor = batch["mask"]
         if self.locations == "given":
+            check_locations(mask, target)
             return mask
         return foreground_weight(target, mask, activation=self.activation, background=self.background)
 

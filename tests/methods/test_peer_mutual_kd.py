@@ -228,6 +228,30 @@ def test_running_statistics_move_once_a_step_and_targets_use_those_of_the_batch(
     torch.testing.assert_close(losses.terms["student0.peers"].detach(), expected)
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_an_online_teacher_gives_its_targets_in_train_mode(order):
+    method = cohort(norm=True, order=order)
+    method.enter(next(iter(method.stages())))
+    given = batch(7)
+    with torch.no_grad(), keep_statistics(method):
+        teacher, own = (net(given["inputs"]) / 3 for net in (method.trained_teacher, method.students[0]))
+    expected = 9 * nn.functional.kl_div(own.log_softmax(1), teacher.softmax(1), reduction="batchmean")
+    losses = method(given, "cohort" if order == "simultaneous" else "student0")
+    torch.testing.assert_close(losses.terms["student0.teacher"].detach(), expected)
+    assert method.trained_teacher.training
+
+
+def test_dropout_of_targets_is_drawn_anew_for_every_student():
+    students = [net(10 + m, 4 + m, dropout=0.5) for m in range(3)]
+    method, asked = PeerMutualKD(students, net(1, 8, dropout=0.5)), []
+    students[0].register_forward_hook(lambda module, inputs, output: asked.append(output))
+    method.enter(next(iter(method.stages())))
+    for update in ("student1", "student2"):
+        method(batch(), update)
+    assert len(asked) == 2
+    assert not torch.equal(*asked)
+
+
 def test_sequential_targets_are_those_of_networks_that_have_stepped():
     method, given = cohort(), batch()
     optimizers = optimizers_of(method)

@@ -224,6 +224,28 @@ def test_dense_terms_count_where_they_should(activation, locations):
         torch.testing.assert_close(losses.terms[f"student0.{term}"].detach(), expected)
 
 
+def test_the_background_of_a_softmax_head_is_the_class_that_was_named():
+    given = scenes(torch.zeros(IMAGES, PLACES))
+    losses = detectors(background=-1)(given)
+    own, target = (Detector(m)(given["inputs"])["logits"].detach() for m in (1, 3))
+    seen = (target.softmax(-1)[..., :-1].amax(-1) > 0.5).double()
+    assert not torch.equal(seen, (target.softmax(-1)[..., 1:].amax(-1) > 0.5).double())
+    expected = masked_mean(softened_divergence(own, target, 3.0, "none"), seen)
+    torch.testing.assert_close(losses.terms["student0.teacher"].detach(), expected)
+
+
+def test_boxes_of_several_peers_are_averaged():
+    students = [Detector(1), Detector(2), Detector(4)]
+    method = PeerMutualKD(
+        students, Detector(3), task=Dense(), order="simultaneous", locations="all", box=True
+    )
+    given = scenes()
+    own, *peers = (Detector(m)(given["inputs"])["boxes"].detach() for m in (1, 2, 4))
+    each = [nn.functional.smooth_l1_loss(own, peer) * 4 for peer in peers]
+    found = method(given).terms["student0.peer_boxes"]
+    torch.testing.assert_close(found.detach(), torch.stack(each).mean())
+
+
 def test_dense_terms_are_zero_where_nothing_counts():
     losses = detectors(locations="given", ce_weight=0.0)(scenes(torch.zeros(IMAGES, PLACES)))
     students = {name: term for name, term in losses.terms.items() if name.startswith("student")}
@@ -247,8 +269,9 @@ def test_boxes_of_teacher_and_peers():
 def test_dense_requests_that_cannot_be_met():
     with pytest.raises(RequestError, match=r"mask.*missing"):
         detectors()(scenes())
-    with pytest.raises(RequestError, match=r"mask \(2, 6\).*needed \(2, 7\)"):
-        detectors()(scenes(torch.ones(2, 6)))
+    for locations, shape in (("foreground", (2, 6)), ("given", (2, 6)), ("given", (7,)), ("given", (2, 1))):
+        with pytest.raises(RequestError, match=r"a mask \(.*needed \(2, 7\)"):
+            detectors(locations=locations)(scenes(torch.ones(shape)))
     with pytest.raises(RequestError, match="compares softmax outputs"):
         detectors(activation="sigmoid", peer="ensemble")
     with pytest.raises(RequestError, match="not a network"):
