@@ -145,9 +145,11 @@ def _refuse_code(file: Path) -> None:
 
 
 def _blocked(file: Path, types: Sequence[str]) -> RequestError:
-    shown = ", ".join(types[:_SHOWN]) or "objects that are no plain values"
+    if not types:
+        return damaged(file, "it holds neither plain values nor types that could be named")
     return RequestError(
-        f"{file} holds {shown} beside or around its weights; reading that would run code, so it is not read",
+        f"{file} holds {', '.join(types[:_SHOWN])} beside or around its weights; reading that would run code, "
+        "so it is not read",
         fix="where it was written, save the weights alone: "
         'torch.save(network.state_dict(), "weights.pt"), or safetensors.torch.save_file',
     )
@@ -223,16 +225,16 @@ def _fitted(state: State, wanted: State, file: Path, where: str) -> tuple[State,
     """
     state, notes = _stripped(state, wanted)
     state = _with_tied(state, wanted)
-    counters = [name for name in wanted if name not in state and name.endswith("num_batches_tracked")]
-    if counters:
-        notes.append(f"{len(counters)} batch counters are not in {file.name}; they do not change outputs")
-        state |= {name: wanted[name] for name in counters}
     problem = _mismatch(state, wanted)
     if problem is not None:
         place = f" ({where!r})" if where else ""
         raise RequestError(
             f"the weights in {file}{place} do not fit the model: {problem}", fix=_hint(state, wanted)
         )
+    counters = [name for name in wanted if name not in state]
+    if counters:
+        notes.append(f"{len(counters)} batch counters are not in {file.name}; they do not change outputs")
+        state |= {name: wanted[name] for name in counters}
     types = {
         str(value.dtype).removeprefix("torch.")
         for name, value in state.items()
