@@ -237,24 +237,32 @@ def signature_text(name: str, value: Callable[..., Any]) -> str:
     signature = inspect.signature(value)
     parts = []
     for parameter in signature.parameters.values():
-        # Tables of the recipe, and what a factory makes anew each time, would be long or mean nothing.
-        if repr(parameter.default) == "<factory>" or isinstance(parameter.default, BaseModel):
-            parameter = parameter.replace(default=Ellipsis)
-        parts.append(unquoted(str(parameter)))
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY and "*" not in parts:
-            parts.insert(-1, "*")
-    result = signature.return_annotation
-    known = result not in (inspect.Signature.empty, None, "None")
-    end = f") -> {unquoted(inspect.formatannotation(result))}" if known else ")"
+            parts.append("*")
+        parts.append(parameter_text(parameter))
+    result = annotation_text(signature.return_annotation)
+    end = ")" if result in ("", "None") else f") -> {result}"
     short = f"{name}({', '.join(parts)}{end}"
     return short if len(short) <= 100 else f"{name}(\n" + "".join(f"    {part},\n" for part in parts) + end
 
 
-def unquoted(text: str) -> str:
-    """A parameter without the quotes of a postponed annotation and without names of modules."""
-    text = re.sub(r"""(: |^)(['"])(.*?)\2(?= = |$)""", r"\1\3", text)
-    text = re.sub(r"\b(?:[a-z_]+\.)+(?=[A-Z])", "", text)
-    return re.sub(r"Annotated\[(\w+), .*\]", r"\1", text).replace(" = Ellipsis", " = ...")
+def parameter_text(parameter: inspect.Parameter) -> str:
+    """A parameter with its type and default."""
+    text = f"{parameter.name}: {annotation_text(parameter.annotation)}"
+    if parameter.default is inspect.Parameter.empty:
+        return text
+    # Tables of the recipe, and what a factory makes anew each time, would be long or mean nothing.
+    made = repr(parameter.default) == "<factory>" or isinstance(parameter.default, BaseModel)
+    return f"{text} = {'...' if made else repr(parameter.default)}"
+
+
+def annotation_text(annotation: Any) -> str:
+    """An annotation, postponed or not, without names of modules; nothing where there is none."""
+    if annotation in (inspect.Signature.empty, None):
+        return ""
+    if isinstance(annotation, str):
+        return re.sub(r"\b(?:[a-z_]+\.)+(?=[A-Z])", "", annotation)
+    return type_text(annotation) + (" | None" if types.NoneType in typing.get_args(annotation) else "")
 
 
 def members(value: type) -> Iterator[tuple[str, str]]:
