@@ -61,7 +61,8 @@ class SSKD(Method):
         adaptor_bias: of r_i.
         pool: averages the larger of two maps to the size of the smaller; otherwise unequal sizes are refused.
         head_init: of the head phase: `fresh`, `teacher` (a copy of its head, of equal shapes), or `keep`.
-        seed: of the fresh head.
+        seed: of the fresh head; unless given it is drawn at construction from torch's generator, so that of a
+            recipe follows from the recipe's. It is a part of the state.
         finetune: epochs after the head phase in which all is trained with labels; to be reported apart.
         finetune_rate: factor on the learning rates of these epochs.
         stage_modules: names of the modules (or parameters) of each stage, where the order of execution leaves
@@ -92,7 +93,7 @@ class SSKD(Method):
             "adaptor_bias": "bias of r_i; yes",
             "pool": "averages the larger of two maps; no",
             "head_init": "fresh, teacher or keep; fresh",
-            "seed": "of the fresh head; 0",
+            "seed": "of the fresh head; from the recipe's",
             "finetune": "epochs with labels at the end; not in the paper; 0",
             "finetune_rate": "> 0, factor on the learning rates of finetune; 0.01",
             "stage_modules": "names by stage; by order of execution",
@@ -127,7 +128,7 @@ class SSKD(Method):
         adaptor_bias: bool = True,
         pool: bool = False,
         head_init: HeadInit = "fresh",
-        seed: int = 0,
+        seed: int | None = None,
         finetune: int = 0,
         finetune_rate: float = 0.01,
         stage_modules: Sequence[Sequence[str]] | None = None,
@@ -137,6 +138,11 @@ class SSKD(Method):
         check_choice("reduction", reduction, ("mean", "batchmean"))
         check_choice("head_init", head_init, get_args(HeadInit))
         _check_numbers(variant, joint_weight, finetune, finetune_rate)
+        if head_init == "teacher" and variant == "joint":
+            raise RequestError(
+                'head_init "teacher" with the variant joint, which has no head phase',
+                fix='head_init = "fresh"',
+            )
         super().__init__(student, teacher, task=task, taps=taps, example=example)
         assert self.student is not None and self.teacher is not None
         self.variant, self.joint_weight = variant, joint_weight
@@ -157,6 +163,8 @@ class SSKD(Method):
         self._check_parts()
         self._donors = self._teacher_head(batch) if head_init == "teacher" else []
         self._readers = {update: self._reader(phase, batch) for update, phase in self.phases.items()}
+        self.head_seed: Tensor
+        self.register_buffer("head_seed", torch.randint(1 << 31, ()) if seed is None else torch.tensor(seed))
 
     def forward(self, batch: Any, update: str = "student") -> Losses:
         """The loss of one phase; both networks stop after the last layer that it reads.
@@ -260,7 +268,7 @@ class SSKD(Method):
     def _new_head(self, data: Any) -> Any:
         """Initialises the head on entry into its phase; the data stay as they are."""
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.no_grad():
-            torch.manual_seed(self.seed)
+            torch.manual_seed(int(self.head_seed))
             for unit in self.split.holders(self.num_stages):
                 for reset in unit.resets or () if self.head_init == "fresh" else ():
                     reset()

@@ -243,6 +243,25 @@ def test_the_head_is_made_afresh_from_its_seed_and_draws_nothing_else() -> None:
     assert not torch.equal(heads[0], heads[2])
 
 
+def test_the_seed_of_the_head_follows_the_generator_and_is_kept_in_the_state() -> None:
+    made = []
+    for seed in (1, 1, 2):
+        student, teacher = cnn(3, 4, seed=1), cnn(3, 6, seed=2)
+        torch.manual_seed(seed)
+        taps = {side: ["layer1", "layer2"] for side in ("student", "teacher")}
+        made.append(SSKD(student, teacher, taps=taps, example=images()))
+
+    def head(of: SSKD) -> Tensor:
+        list(of.stages())[-1].begin(None)
+        return of.student.fc.weight.detach().clone()
+
+    one, two, other = (head(each) for each in made)
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+    made[2].load_state_dict(made[0].state_dict())
+    assert torch.equal(head(made[2]), one)
+
+
 def test_the_head_can_start_from_the_teachers_or_as_it_is() -> None:
     student, teacher = cnn(3, 4, 7, seed=1), cnn(3, 6, 7, seed=2)
     made = SSKD(student, teacher, taps=TAPS, example=images(), head_init="teacher")

@@ -51,6 +51,7 @@ def pair(student: list[str], teacher: list[str]) -> dict[str, list[str]]:
         ({"head_init": "zeros"}, "needed fresh, teacher, keep"),
         ({"joint_weight": 1.0}, "joint_weight 1.0 with the variant sskd, which has no weight"),
         ({"variant": "joint", "joint_weight": -1.0}, "joint_weight -1.0; needed a number >= 0"),
+        ({"variant": "joint", "head_init": "teacher"}, "the variant joint, which has no head phase"),
         ({"phase_epochs": [1, 2]}, "phase_epochs [1, 2]; needed a number >= 0, or 4"),
         ({"phase_epochs": -1}, "phase_epochs -1"),
         ({"phase_epochs": [1, 1, 1, -1]}, "phase_epochs [1, 1, 1, -1]"),
