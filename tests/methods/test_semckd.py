@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from limbeck import Teacher
 from limbeck.losses import bernoulli_divergence, softened_divergence, squared_error
 from limbeck.methods import SemCKD
-from limbeck.methods._cross_layers import similarity
+from limbeck.methods._cross_layers import Map, Projection, match, similarity
 from limbeck.task import MultiLabel, Regression
 from tests.methods import slow_semckd
 from tests.methods.tapped import changed, cnn, encoder, images, state, texts
@@ -351,3 +351,33 @@ def test_padded_positions_do_not_count_in_the_error_of_sequences() -> None:
                 for n in range(4)
             ]
             assert float(found.notes["pair_error"][i, j]) == pytest.approx(sum(each) / 4, rel=1e-5)
+
+
+def test_sequences_are_averaged_over_valid_positions_alone() -> None:
+    mask = torch.tensor([[True] * 5, [True, True, False, False, False]])
+    value = torch.randn(2, 3, 5, dtype=torch.float64).masked_fill(~mask[:, None], 0)
+    found = Map("layer", value, mask).pooled([3])
+    for k, window in enumerate([range(2), range(1, 4), range(3, 5)]):  # 5 to 3, overlapping
+        for n in range(2):
+            valid = [p for p in window if mask[n, p]]
+            expected = value[n][:, valid].mean(1) if valid else torch.zeros(3, dtype=torch.float64)
+            torch.testing.assert_close(found.value[n, :, k], expected)
+            assert bool(found.mask[n, k]) == bool(valid)
+
+
+def test_sequences_of_unequal_length_meet_at_the_shorter_where_both_are_valid() -> None:
+    torch.manual_seed(0)
+    projection = Projection(3, 2, dimensions=1).double()
+    own = Map("own", torch.randn(2, 3, 6, dtype=torch.float64), torch.ones(2, 6).bool())
+    short = torch.tensor([[True] * 4, [True, True, True, False]])
+    other = Map("other", torch.randn(2, 2, 4, dtype=torch.float64), short)
+    projected, target, mask = match(projection, own, other)
+    assert projected.shape == target.shape == (2, 2, 4)
+    torch.testing.assert_close(projected, projection(F.adaptive_avg_pool1d(own.value, 4)))
+    assert torch.equal(target, other.value)
+    assert torch.equal(mask, short)
+    longer = Map("own", torch.randn(2, 3, 3, dtype=torch.float64))
+    projected, target, mask = match(projection, longer, Map("other", other.value))
+    torch.testing.assert_close(target, F.adaptive_avg_pool1d(other.value, 3))
+    assert projected.shape == (2, 2, 3)
+    assert mask is None
