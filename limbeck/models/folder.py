@@ -192,20 +192,31 @@ def as_raw(folder: Path, num_classes: int) -> Raw:
         RequestError: it has another number of outputs.
     """
     loaded = load(folder)
-    given = loaded.architecture.num_classes
-    if given != num_classes:
-        raise RequestError(f"the network in {folder} has {given} outputs, the data need {num_classes}")
+    _check_outputs(folder, loaded.architecture, num_classes)
     network = loaded.network.body.requires_grad_(True).train()
     return Raw(network, loaded.classes, loaded.notes)
+
+
+def _check_outputs(folder: Path, architecture: Architecture, needed: int) -> None:
+    if architecture.num_classes != needed:
+        raise RequestError(
+            f"the network in {folder} has {architecture.num_classes} outputs, the data need {needed}"
+        )
 
 
 def plan(folder: Path, wanted: Wanted) -> Plan:
     """The architecture and preprocessing of a student's folder; pictures come in the size that it knows.
 
     Raises:
-        RequestError: another size or other channels are asked for.
+        RequestError: it has another number of outputs; or another size or other channels are asked for.
     """
-    config = _read_config(_student_folder(folder))
+    planned = _plan(_student_folder(folder), wanted)
+    _check_outputs(folder, planned.architecture, wanted.num_classes)
+    return planned
+
+
+def _plan(folder: Path, wanted: Wanted) -> Plan:
+    config = _read_config(folder)
     architecture = Architecture.from_dict(config["limbeck"]["architecture"])
     own = Preprocessing.from_dict(config["preprocessing"])
     for name, value, given in (
@@ -219,6 +230,14 @@ def plan(folder: Path, wanted: Wanted) -> Plan:
         same = architecture.size == wanted.sample.size
         own = replace(own, size=None if same else (height, width))
     return Plan(architecture, own)
+
+
+def plan_of_weights(folder: Path, wanted: Wanted) -> Plan | None:
+    """As `plan`; None for a folder that no student of ours lies in."""
+    found = next((f for f in (folder, folder / "student") if (f / CONFIG).is_file()), None)
+    if found is None or '"limbeck"' not in (found / CONFIG).read_text(encoding="utf-8"):
+        return None
+    return _plan(found, wanted)
 
 
 def _student_folder(path: str | Path) -> Path:

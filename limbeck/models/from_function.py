@@ -78,8 +78,8 @@ def find(spec: str, *, run_code: bool = True) -> Callable[..., Any]:
 def _refuse_elsewhere(spec: str, module_name: str, here: str) -> None:
     """A folder from elsewhere may name any module of this machine; only those in our folder are ours."""
     first = importlib.util.find_spec(module_name.partition(".")[0])
-    origin = None if first is None else first.origin
-    if origin is None or Path(here) not in Path(origin).resolve().parents or "site-packages" in origin:
+    origin = "" if first is None or not first.has_location else str(first.origin)
+    if not origin or Path(here) not in Path(origin).resolve().parents or "site-packages" in origin:
         raise RequestError(
             f"the model is built by {spec}, code that does not lie in the folder {here}",
             fix="if you trust it: limbeck.load(FOLDER, run_code=True)",

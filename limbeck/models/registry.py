@@ -229,7 +229,7 @@ def prepare(
     options = dict(options or {})
     trained = weights is not None or options.get("pretrained") is True
     sample = Sample.of(inputs)
-    planned = plan(spec, Wanted(num_classes, sample, sides, channels, options, trained, statistics))
+    planned = _plan(spec, Wanted(num_classes, sample, sides, channels, options, trained, statistics), weights)
     architecture = planned.architecture
     wants = planned.preprocessing or _default_preprocessing(sample, architecture, statistics)
     if (wants.kind == "image") != (sample.kind == "image"):
@@ -245,6 +245,19 @@ def prepare(
     if weights is not None:
         notes += load_weights(weights, network)
     return Built(Preprocessed(network, wants), architecture, raw.classes, notes)
+
+
+def _plan(spec: str, wanted: Wanted, weights: str | Path | None) -> Plan:
+    """As `plan`; a student's folder that gives the weights also says what they were trained on."""
+    if weights is None or not Path(weights).expanduser().is_dir():
+        return plan(spec, wanted)
+    from limbeck.models import folder
+
+    known = folder.plan_of_weights(Path(weights).expanduser(), wanted)
+    if known is None:
+        return plan(spec, wanted)
+    own = replace(known.architecture, spec=spec, num_classes=wanted.num_classes, options=dict(wanted.options))
+    return Plan(own, known.preprocessing)
 
 
 def _normalized(

@@ -148,8 +148,8 @@ def _blocked(file: Path, types: Sequence[str]) -> RequestError:
     if not types:
         return damaged(file, "it holds neither plain values nor types that could be named")
     return RequestError(
-        f"{file} holds {', '.join(types[:_SHOWN])} beside or around its weights; reading that would run code, "
-        "so it is not read",
+        f"{file} holds {', '.join(types[:_SHOWN])} beside or around its weights; to read that would be to "
+        "run code, so it is not read",
         fix="where it was written, save the weights alone: "
         'torch.save(network.state_dict(), "weights.pt"), or safetensors.torch.save_file',
     )

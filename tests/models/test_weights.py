@@ -124,7 +124,7 @@ def test_a_flipped_bit_in_an_archive_is_found(tmp_path):
     content = bytearray(file.read_bytes())
     content[content.find(given.fc.weight.detach().numpy().tobytes())] ^= 1
     file.write_bytes(bytes(content))
-    with pytest.raises(RequestError, match="checksum of .* is wrong"):
+    with pytest.raises(RequestError, match=r"checksum of .* is wrong"):
         load_weights(file, network())
 
 
