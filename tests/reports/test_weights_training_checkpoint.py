@@ -93,6 +93,6 @@ def test_no_pickle_is_run(tmp_path, form):
         file.write_bytes(pickle.dumps({"model": Mischief(str(made))}))
     else:
         torch.save({"model": Mischief(str(made))}, file, _use_new_zipfile_serialization=form == "torch")
-    with pytest.raises(RequestError, match="mkdir|plain values|damaged"):
+    with pytest.raises(RequestError, match=r"mkdir|damaged"):
         load_weights(file, nn.Linear(3, 2))
     assert not made.exists()

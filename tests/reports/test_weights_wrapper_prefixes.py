@@ -41,5 +41,5 @@ def test_a_prefix_of_some_names_is_a_mismatch(tmp_path):
 
 def test_wrapped_weights_of_another_network_are_refused(tmp_path):
     torch.save({f"module.{k}": v for k, v in nn.Linear(3, 2).state_dict().items()}, tmp_path / "w.pt")
-    with pytest.raises(RequestError, match="4 missing, first 0.weight, 0.bias, 1.weight; 2 unexpected"):
+    with pytest.raises(RequestError, match=r"4 missing, first 0.weight, 0.bias, 1.weight; 2 unexpected"):
         load_weights(tmp_path / "w.pt", network())
