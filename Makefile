@@ -7,8 +7,6 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -qq -c constraints.txt torch
 PYTEST_FLAGS ?= -n 2
 
-export OMP_NUM_THREADS ?= 1
-
 .DEFAULT_GOAL := help
 .PHONY: help quickstart setup test lint format types docs docs-check examples bench clean
 
@@ -33,6 +31,7 @@ quickstart: $(VENV)/.stamp-quickstart  ## install what the main job needs, then 
 
 setup: $(VENV)/.stamp-dev  ## everything that tests and checks need, in .venv
 
+test: export OMP_NUM_THREADS = 1  # the test processes share the cores
 test: setup  ## all tests
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
