@@ -112,6 +112,11 @@ class Recipe(BaseModel):
         """What was written, without defaults, as nested tables."""
         return self.model_dump(exclude_unset=True)
 
+    @property
+    def was_changed(self) -> bool:
+        """Whether `--set` changed it."""
+        return bool(self._changes)
+
     def to_toml(self, *, defaults: bool = False) -> str:
         """The recipe as TOML: what was written, or with every default. It reads back to an equal recipe."""
         return toml.dumps(self.model_dump() if defaults else self.given())

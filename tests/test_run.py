@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from limbeck import Recipe, Run, distill
+from limbeck import Recipe, Run, cli, distill
 from limbeck._run import closing
 from limbeck._run import folder as folders
 from limbeck._run.folder import RunFolder
@@ -158,10 +158,42 @@ def test_the_resolved_recipe_gives_the_same_run(run: Run, tmp_path: Path) -> Non
 # -- before and while it runs --------------------------------------------------------------------------------
 
 
+ROWS = """
+import torch
+
+def data():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(160) % 4
+    rows = torch.eye(4)[labels] + 0.4 * torch.randn(160, 4, generator=generator)
+    return tuple((rows[a:b], labels[a:b]) for a, b in ((0, 96), (96, 128), (128, 160)))
+"""
+
+QUICK = """name = "quick"
+[data]
+source = "rows_of_test_run:data"
+[teacher]
+model = "mlp"
+train = { epochs = 1 }
+[student]
+model = "mlp"
+[train]
+epochs = 2
+batch_size = 32
+[machine]
+threads = 1
+[export]
+to = []
+"""
+
+
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a recipe for rows of numbers, which trains in a moment."""
     monkeypatch.chdir(tmp_path)
-    Path("mine.toml").write_text(RECIPE, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "rows_of_test_run", raising=False)
+    Path("rows_of_test_run.py").write_text(ROWS, encoding="ascii")
+    Path("mine.toml").write_text(QUICK, encoding="utf-8")
     return tmp_path
 
 
@@ -169,7 +201,7 @@ def test_a_dry_run_writes_nothing(here: Path) -> None:
     planned = distill("mine.toml", dry_run=True, screen=silent())
     assert "in all" in repr(planned)
     assert planned.to_json()["plan"]["parts"][0]["name"] == "data"
-    assert [path.name for path in here.iterdir()] == ["mine.toml"]
+    assert not (here / "runs").exists()
     with pytest.raises(RequestError, match="not finished"):
         _ = planned.table
 
@@ -184,96 +216,160 @@ def start(*words: str) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(path: Path, text: str, process: subprocess.Popen[str]) -> None:
-    """Until a file holds a text."""
-    for _ in range(1200):
+def wait_for(text: str, process: subprocess.Popen[str]) -> None:
+    """Until the log of the run holds a text."""
+    path = Path("runs/quick/log.txt")
+    for _ in range(6000):
         if path.is_file() and text in path.read_text():
             return
         assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
+        time.sleep(0.01)
     pytest.fail(f"{path} never held {text!r}")
+
+
+LONG = ("train.epochs=12",)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing stopped."""
+    path = tmp_path_factory.mktemp("straight")
+    before = Path.cwd()
+    os.chdir(path)
+    sys.path.insert(0, str(path))
+    try:
+        Path("rows_of_test_run.py").write_text(ROWS, encoding="ascii")
+        Path("mine.toml").write_text(QUICK, encoding="utf-8")
+        return path / distill("mine.toml", overrides=LONG, screen=silent()).folder
+    finally:
+        os.chdir(before)
+        sys.path.remove(str(path))
+        sys.modules.pop("rows_of_test_run", None)
 
 
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
 )
-def test_a_stopped_run_goes_on_to_the_same_student(here: Path, number: int, code: int) -> None:
-    changes = ["--set", "train.epochs=40", "--set", "teacher.train.epochs=2"]
-    process = start("mine.toml", *changes)
-    wait_for(here / "runs" / "tiny" / "log.txt", "distil: train 2/40", process)
+def test_a_stopped_run_goes_on_to_the_same_student(
+    here: Path, straight: Path, number: int, code: int
+) -> None:
+    process = start("mine.toml", *(word for change in LONG for word in ("--set", change)))
+    wait_for("distil: train 2/12", process)
     process.send_signal(number)
     _, err = process.communicate()
     assert process.returncode == code, err
     if code > 0:
-        assert "  go on: limbeck distill runs/tiny --resume" in err
+        assert "  go on: limbeck distill runs/quick --resume" in err
         assert "Traceback" not in err
     with pytest.raises(RequestError, match="holds a run that is not finished"):
         distill("mine.toml", screen=silent())
     with pytest.raises(RequestError, match="is not finished"):
-        distill("runs/tiny", screen=silent())
+        distill("runs/quick", screen=silent())
     with pytest.raises(RequestError, match="a run goes on as it was begun"):
-        distill("runs/tiny", resume=True, overrides=["seed=1"], screen=silent())
-    resumed = distill("runs/tiny", resume=True, screen=silent())
-    straight = distill("mine.toml", overrides=changes[1::2], output="straight", screen=silent())
-    one, two = (run.folder / "student" / "model.safetensors" for run in (resumed, straight))
+        distill("runs/quick", resume=True, overrides=["seed=1"], screen=silent())
+    resumed = distill("runs/quick", resume=True, screen=silent()).folder
+    one, two = (folder / "student" / "model.safetensors" for folder in (resumed, straight))
     assert one.read_bytes() == two.read_bytes()
-    phases = [(entry["phase"], entry["epoch"]) for entry in RunFolder(resumed.folder).metrics()]
-    assert phases == [(entry["phase"], entry["epoch"]) for entry in RunFolder(straight.folder).metrics()]
+    epochs = [
+        [(entry["phase"], entry["epoch"], entry["terms"]) for entry in RunFolder(folder).metrics()]
+        for folder in (resumed, straight)
+    ]
+    assert epochs[0] == epochs[1]
 
 
-def test_a_second_process_is_refused(here: Path) -> None:
-    process = start("mine.toml", "--set", "train.epochs=200")
-    wait_for(here / "runs" / "tiny" / "log.txt", "alone: train 1/200", process)
-    with pytest.raises(RequestError, match=f"another process works on runs/tiny: process {process.pid}"):
-        distill("runs/tiny", resume=True, screen=silent())
+def test_a_second_process_is_refused_and_other_data_too(here: Path) -> None:
+    process = start("mine.toml", "--set", "train.epochs=2000")
+    wait_for("alone: train 1/2000", process)
+    with pytest.raises(RequestError, match=f"another process works on runs/quick: process {process.pid}"):
+        distill("runs/quick", resume=True, screen=silent())
     process.send_signal(signal.SIGINT)
     process.communicate()
+    Path("rows_of_test_run.py").write_text(ROWS.replace("seed(0)", "seed(1)"), encoding="ascii")
+    del sys.modules["rows_of_test_run"]
+    with pytest.raises(RequestError, match="are not those that runs/quick began with"):
+        distill("runs/quick", resume=True, screen=silent())
 
 
-def test_going_on_with_other_data_is_refused(here: Path) -> None:
-    process = start("mine.toml", "--set", "train.epochs=200")
-    wait_for(here / "runs" / "tiny" / "log.txt", "alone: train 1/200", process)
-    process.send_signal(signal.SIGINT)
-    process.communicate()
-    path = here / "runs" / "tiny" / "resolved.toml"
-    path.write_text(path.read_text().replace("limit = 120", "limit = 130"))
-    with pytest.raises(RequestError, match="are not those that runs/tiny began with"):
-        distill("runs/tiny", resume=True, screen=silent())
-
-
-def test_what_fails_is_told_and_its_traceback_is_in_the_log(here: Path) -> None:
-    process = start("mine.toml", "--set", "train.learning_rate=1e30")
-    _, err = process.communicate()
-    assert process.returncode == 1
+def test_what_fails_is_told_and_its_traceback_is_in_the_log(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    with pytest.raises(SystemExit) as done:
+        cli.main(["distill", "mine.toml", "--set", "train.learning_rate=1e30"])
+    err = capsys.readouterr().err
+    assert done.value.code == 1
     lines = err.splitlines()
-    message = next(line for line in lines if line.startswith("error: "))
-    assert "not finite" in message
+    assert "not finite" in next(line for line in lines if line.startswith("error: "))
     assert lines[-1].startswith("  fix: ")
     assert "Traceback" not in err
-    assert "Traceback" in (here / "runs" / "tiny" / "log.txt").read_text()
+    assert "Traceback" in (here / "runs" / "quick" / "log.txt").read_text()
+
+
+def test_json_is_the_figures_alone_on_stdout(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    for words in (["--dry-run"], []):
+        with pytest.raises(SystemExit) as done:
+            cli.main(["distill", "mine.toml", "--json", *words])
+        assert done.value.code == 0
+        out, err = capsys.readouterr()
+        found = json.loads(out)
+        assert found["schema"] == 1
+        assert ("plan" in found) and ("networks" in found) == (not words)
+        assert bool(err) == (not words)
 
 
 @pytest.mark.parametrize(
-    ("changes", "rows"),
+    ("name", "rows"),
     [
-        (["method.name=plain"], {"distilled", "onnx"}),
-        (["method.name=semckd"], {"teacher", "alone", "distilled", "onnx"}),
-        (["method.name=sskd"], {"teacher", "alone", "distilled", "onnx"}),
-        (["method.name=peer_mutual_kd"], {"teacher", "alone", "distilled", "onnx"}),
+        ("plain", {"distilled"}),
+        ("peer_mutual_kd", {"teacher", "alone", "distilled"}),
     ],
 )
-def test_methods_of_other_kinds(here: Path, changes: list[str], rows: set[str]) -> None:
-    done = distill("mine.toml", overrides=["train.epochs=1", *changes], screen=silent())
+def test_methods_of_other_kinds(here: Path, name: str, rows: set[str]) -> None:
+    done = distill("mine.toml", overrides={"train.epochs": 1, "method.name": name}, screen=silent())
     assert set(done.figures["networks"]) == rows
+    assert (done.folder / "student" / "model.safetensors").is_file()
 
 
 def test_weights_of_a_run_are_taken_by_the_next(here: Path) -> None:
     first = distill("mine.toml", screen=silent())
     changes = {"teacher.weights": f"{first.folder}/teacher", "student.weights": f"{first.folder}/student"}
-    second = distill("mine.toml", overrides={**changes, "train.epochs": 0}, screen=silent())
-    assert second.folder == Path("runs/tiny-2")
+    changes |= {"teacher.accept_chance": True, "train.epochs": 0}
+    second = distill("mine.toml", overrides=changes, screen=silent())
+    assert second.folder == Path("runs/quick-2")
     for name in ("teacher", "distilled"):
         assert second.figures["networks"][name]["score"] == first.figures["networks"][name]["score"]
+
+
+def test_a_cohort_of_several_architectures_is_saved_by_the_right_one(here: Path) -> None:
+    text = QUICK.replace(
+        '[student]\nmodel = "mlp"',
+        '[[students]]\nmodel = "mlp"\n[[students]]\nmodel = "mlp"\noptions = { widths = [9] }',
+    )
+    Path("mine.toml").write_text(text + '[method]\nname = "peer_mutual_kd"\ndeploy = 1\n', encoding="utf-8")
+    done = distill("mine.toml", screen=silent())
+    assert done.student().architecture.options == {"widths": [9]}
+
+
+def test_own_code_is_named_in_the_plan(here: Path) -> None:
+    Path("own_of_test_run.py").write_text(OWN, encoding="ascii")
+    planned = distill(
+        "mine.toml", overrides=["method.name=own_of_test_run:Halved"], dry_run=True, screen=silent()
+    )
+    assert planned.plan is not None
+    assert any("own_of_test_run:Halved" in note for note in planned.plan.notes)
+    assert any("rows_of_test_run:data" in note for note in planned.plan.notes)
+
+
+OWN = """
+from dataclasses import replace
+from limbeck.methods import KD
+
+class Halved(KD):
+    card = replace(KD.card, slug="halved")
+"""
 
 
 # -- the parts -----------------------------------------------------------------------------------------------

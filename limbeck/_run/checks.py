@@ -215,5 +215,8 @@ def _trackers(recipe: Recipe) -> None:
 
 
 def _placed(error: RequestError, where: str | None) -> RequestError:
-    """The same message with its place."""
-    return RequestError(error.message, fix=error.fix, near=error.near, where=error.where or where)
+    """The same message with its place; the nearest name is the fix where there is no other."""
+    fix, near = error.fix, error.near
+    if fix is None and near:
+        fix, near = near[0], near[1:]
+    return RequestError(error.message, fix=fix, near=near, where=error.where or where)

@@ -93,9 +93,9 @@ def after(folder: str, source: str, method: str) -> list[tuple[str, str]]:
     """Commands that go on from a finished run, with what they do."""
     other = "semckd" if method == "kd" else "kd"
     return [
-        (f"limbeck distill {source} --set method.name={other}", "another method, same budget"),
+        (f"limbeck distill {source} --set method.name={other}", "another method"),
         (f"limbeck layers {folder}/student", "what can be tapped"),
-        (f"limbeck distill {source} --set teacher.weights={folder}/teacher", "the same teacher again"),
+        ("limbeck recipes quickstart > mine.toml", "for your own networks and data"),
         (f"hf upload YOU/NAME {folder}/student", "nothing was sent so far"),
     ]
 
@@ -109,9 +109,8 @@ def next_text(run: Mapping[str, Any]) -> str:
     """Files of a finished run, commands that go on from it, and the time it took."""
     lines = [f"{run['folder']}   {'  '.join(run['files'])}"]
     commands = after(run["folder"], run["source"], run["recipe"].get("method", {}).get("name", "kd"))
-    width = max(len(command) for command, _ in commands)
     for number, (command, about) in enumerate(commands):
-        lines.append(f"{'next' if number == 0 else '':<6}{command:<{width}}   {about}")
+        lines.append(f"{'next' if number == 0 else '':<6}{command:<48}  {about}")
     took, planned = figures.clock(run["seconds"]), figures.clock(run["planned_seconds"])
     return "\n".join([*lines, f"done in {took} (the plan said {planned})"])
 

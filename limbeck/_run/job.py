@@ -240,7 +240,7 @@ def _first_figures(prepared: Prepared, folder: RunFolder, plan: Plan, source: st
         "state": "running",
         "name": session.recipe.name,
         "folder": str(folder),
-        "source": source,
+        "source": f"{folder}/recipe.toml" if session.recipe.was_changed else source,
         "started": _now(),
         "planned_seconds": round(plan.seconds, 1),
         "plan": plan.to_json(),

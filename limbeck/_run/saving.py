@@ -96,7 +96,7 @@ def _facts(session: Session, run: Mapping[str, Any]) -> CardFacts:
     recipe, splits = session.recipe, session.splits
     card = session.chosen.method.card
     table = closing.table(run)
-    head = [name.removeprefix(">") or "network" for name in table.head]
+    head = ["network", *(name.removeprefix(">") for name in table.head[1:-1]), "note"]
     rows = [dict(zip(head, row, strict=True)) for row in table.rows]
     sizes = ", ".join(f"{len(data):,} {name}" for name, data in splits.parts().items())
     labels = f"; {session.labelled:,} training labels" if session.labelled < len(session.train) else ""
@@ -106,9 +106,7 @@ def _facts(session: Session, run: Mapping[str, Any]) -> CardFacts:
     return CardFacts(
         name=recipe.name,
         summary=closing.verdict(run),
-        rows=[
-            {name: cell.strip() for name, cell in row.items() if name != "network" or cell} for row in rows
-        ],
+        rows=[{name: cell.strip() for name, cell in row.items()} for row in rows],
         table_note="\n".join(table.notes),
         data=[f"{splits.name}: {sizes}{labels}"],
         dataset=splits.name,
