@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -115,6 +116,9 @@ def test_standardised_soft_term_and_raw_hard_term() -> None:
     )
     moved = losses(kd(standardize=True), 3 * student + 1, 0.2 * teacher - 5, targets=LABELS)
     torch.testing.assert_close(moved.terms["soft"], found.terms["soft"], rtol=1e-6, atol=0)
+    other = losses(kd(standardize=True, population=True), student, teacher, targets=LABELS)
+    rows = [[slow.standardized(row, population=True) for row in each.tolist()] for each in (student, teacher)]
+    assert float(other.terms["soft"]) == pytest.approx(slow.soft_loss(*rows, 2.0))
 
 
 @pytest.mark.parametrize("mixing", ["arithmetic", "geometric"])
@@ -190,6 +194,25 @@ def test_kept_classes_at_another_temperature() -> None:
     with pytest.raises(RequestError, match="temperature 4 was not stored"):
         losses(kd(), student, kept, targets=LABELS)
     assert torch.isfinite(losses(kd(extrapolate=True), student, kept, targets=LABELS).total)
+    labelled = top_k(logits(6, 4, seed=1), 2, [1.0], keep=LABELS.clamp(min=0))
+    for extrapolate in (False, True):
+        method = kd(variant="decoupled", warmup=0, extrapolate=extrapolate)
+        if extrapolate:
+            assert torch.isfinite(losses(method, student, labelled, targets=LABELS).total)
+        else:
+            with pytest.raises(RequestError, match="temperature 4 was not stored"):
+                losses(method, student, labelled, targets=LABELS)
+
+
+@pytest.mark.parametrize(
+    ("rest", "reference"),
+    [("bucket", slow.bucket), ("uniform", slow.uniform), ("renormalize", slow.renormalized)],
+)
+def test_dropped_classes_are_treated_as_asked(rest: str, reference: Callable[..., float]) -> None:
+    student, teacher = logits(6, 4), logits(6, 4, seed=1)
+    found = losses(kd(rest=rest), student, top_k(teacher, 2, [4.0]), targets=LABELS)
+    rows = zip(student.tolist(), teacher.tolist(), strict=True)
+    assert float(found.terms["soft"]) == pytest.approx(sum(reference(z, v, 2, 4.0) for z, v in rows) / 6)
 
 
 def test_stored_outputs_equal_live_ones() -> None:

@@ -93,6 +93,14 @@ def test_tokens_without_labels_follow_the_mask() -> None:
     )
 
 
+def test_tokens_without_labels_add_up_over_micro_batches() -> None:
+    method, student, teacher = kd(Tokens(), alpha=1.0), logits(3, 4, 5), logits(3, 4, 5, seed=1)
+    whole = losses(method, student, teacher).total
+    pieces = [slice(0, 1), slice(1, 3)]
+    parts = [losses(method, student[p], teacher[p], count={"samples": 1.5, "targets": 0.0}) for p in pieces]
+    torch.testing.assert_close(sum(part.total for part in parts) / 2, whole)
+
+
 def test_tokens_with_kept_classes() -> None:
     student, teacher = padded(0, 0.0), padded(1, 0.0)
     for task in (Tokens(), Tokens(causal=True)):
@@ -119,6 +127,19 @@ def test_independent_labels() -> None:
     summed = losses(kd(MultiLabel(), temperature=2.0, reduction="sum"), student, teacher, targets=targets)
     torch.testing.assert_close(summed.terms["soft"], found.terms["soft"] * 3)
     torch.testing.assert_close(summed.terms["hard"], found.terms["hard"] * 2)  # the third has no labels
+
+
+def test_the_margin_of_a_bounded_regression() -> None:
+    student, teacher, targets = logits(4, 2), logits(4, 2, seed=1), logits(4, 2, seed=2)
+    errors = [float((each - targets)[n].square().sum()) for each in (student, teacher) for n in range(4)]
+    for margin in (0.0, 100.0):
+        found = losses(
+            kd(Regression(), regression="bounded", margin=margin), student, teacher, targets=targets
+        )
+        active = [own for own, bound in zip(errors[:4], errors[4:], strict=True) if own + margin > bound]
+        assert float(found.terms["soft"]) == pytest.approx(sum(active) / 4)
+    assert len(active) == 4
+    assert any(own <= bound for own, bound in zip(errors[:4], errors[4:], strict=True))
 
 
 def test_bounded_regression_skips_samples_without_target() -> None:

@@ -156,6 +156,16 @@ def test_teachers_that_are_not_finite_are_named(value: float) -> None:
         losses(kd(), logits(6, 4), teacher, targets=LABELS)
 
 
+def test_values_are_looked_at_in_every_step() -> None:
+    method, student, teacher = kd(), logits(6, 4), logits(6, 4, seed=1)
+    losses(method, student, teacher, targets=LABELS)
+    with pytest.raises(RequestError, match="label 5 for 4 classes"):
+        losses(method, student, teacher, targets=LABELS + 2)
+    teacher[2, 1] = math.nan
+    with pytest.raises(RunError, match="first in row 2"):
+        losses(method, student, teacher, targets=LABELS)
+
+
 def test_probabilities_in_place_of_logits_are_warned_of_once() -> None:
     method = kd()
     with pytest.warns(UserWarning, match="teacher seems to return probabilities"):
