@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 from torch import nn
 
-from limbeck.method import Card, Method
+from limbeck.method import Card, Method, Stage, Update
 from limbeck.record import Losses, Record
 from limbeck.task import Task
 
 
 @final
 class Plain(Method):
-    """Supervised training without a teacher: L = task loss. Samples without a label do not count.
+    """Supervised training without a teacher: L = task loss, on the samples that have a label.
+
+    An epoch has as many steps as one over all samples, so that every method gets the same budget: where only
+    some samples have a label, it passes over these several times.
 
     Args:
         student: the network.
@@ -35,6 +38,11 @@ class Plain(Method):
 
     def __init__(self, student: nn.Module, teacher: None = None, *, task: Task | None = None) -> None:
         super().__init__(student, teacher, task=task)
+
+    def stages(self) -> Sequence[Stage]:
+        """One stage, on the labelled samples."""
+        assert self.student is not None
+        return [Stage("train", [Update("student", {"student": self.student})], data="labelled")]
 
     def losses(self, student: Record, teacher: Record, batch: Mapping[str, Any]) -> Losses:
         """The supervised term alone; the teacher's record is not read."""
