@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from limbeck.engine.evaluation import evaluate as evaluate
-    from limbeck.engine.result import Fit as Fit
     from limbeck.engine.fitting import fit as fit
     from limbeck.engine.listener import Listener as Listener
+    from limbeck.engine.result import Fit as Fit
     from limbeck.engine.settings import Machine as Machine
     from limbeck.engine.settings import Training as Training
 

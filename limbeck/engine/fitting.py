@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from limbeck.data.dataset import Dataset, as_dataset
 from limbeck.data.loader import Loader
@@ -245,7 +244,7 @@ class _Loop:
         self.keeper.restore_random()  # after the iterator was made: making it may draw
         self.method.epoch = position.epoch + 1
         self.means = Means.restored(progress.sums)
-        self.notes: dict[str, Tensor] = {}
+        self.notes = Means.restored(progress.notes)
         for step in range(position.step, steps):
             self.method.progress = (position.epoch + step / steps) / epochs
             samples, index = self._step(step, steps, stage, batches, tools)
@@ -291,7 +290,7 @@ class _Loop:
             tool.schedule.step()
         for losses in results:
             self.means.add(losses.terms, 1 / len(results), "" if alone else name)
-            self.notes.update(losses.notes)
+            self.notes.add(losses.notes, 1 / len(results))
 
     def _tell_step(
         self, step: int, steps: int, samples: int, index: tuple[int, ...], tools: dict[str, Tool]
@@ -330,7 +329,7 @@ class _Loop:
             seconds,
             samples,
             terms,
-            {name: value.tolist() for name, value in self.notes.items()},
+            {name: torch.as_tensor(value).tolist() for name, value in self.notes.values().items()},
             progress.scores,
             better,
         )
@@ -362,6 +361,7 @@ class _Loop:
     def _save(self, tools: dict[str, Tool], *, chosen: bool = False) -> None:
         position = self.progress.position
         self.progress.sums = self.means.stored() if position.step else {}
+        self.progress.notes = self.notes.stored() if position.step else {}
         position.seconds = time.monotonic() - self.started
         self.keeper.save(self.method, self.progress, tools, chosen=chosen)
 

@@ -74,23 +74,28 @@ class Means:
         """Adds the terms of a micro-batch; `update` names whose they are where there are several."""
         for term, value in terms.items():
             name = f"{update}.{term}" if update and not term.startswith(update) else term
-            self._sums[name] = value.detach() * weight + self._sums.get(name, 0.0)
+            value = value.detach() * weight
+            before = self._sums.get(name)
+            if isinstance(before, Tensor):
+                before = before.to(value.device)  # after a resume
+            self._sums[name] = value if before is None else value + before
             self._counts[name] = self._counts.get(name, 0.0) + weight
 
     def values(self) -> dict[str, Tensor | float]:
         """The means so far."""
         return {name: value / self._counts[name] for name, value in self._sums.items()}
 
-    def stored(self) -> dict[str, list[float]]:
-        """Sum and count by name."""
-        return {name: [float(value), self._counts[name]] for name, value in self._sums.items()}
+    def stored(self) -> dict[str, list[Any]]:
+        """Sum (nested lists) and count by name."""
+        return {name: [torch.as_tensor(v).tolist(), self._counts[name]] for name, v in self._sums.items()}
 
     @classmethod
-    def restored(cls, stored: Mapping[str, Sequence[float]]) -> Means:
+    def restored(cls, stored: Mapping[str, Sequence[Any]]) -> Means:
         """The inverse of `stored`."""
         means = cls()
         for name, (value, count) in stored.items():
-            means._sums[name], means._counts[name] = value, count
+            means._sums[name] = torch.tensor(value) if isinstance(value, list) else value
+            means._counts[name] = count
         return means
 
 
@@ -102,7 +107,8 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
     stage_scores: list[dict[str, Any]] = field(default_factory=list)
     scores: dict[str, Any] = field(default_factory=dict)
-    sums: dict[str, list[float]] = field(default_factory=dict)
+    sums: dict[str, list[Any]] = field(default_factory=dict)
+    notes: dict[str, list[Any]] = field(default_factory=dict)
     epoch_samples: int = 0
     chosen_epoch: int = 0
     chosen_score: float | None = None

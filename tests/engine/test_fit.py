@@ -258,6 +258,17 @@ def test_mixed_precision_trains_and_leaves_float32_weights(precision):
     assert "forward" not in vars(method)  # the wrapper of the precision is gone
 
 
+def test_notes_are_means_over_the_epoch():
+    class Noting(Supervised):
+        def losses(self, student, teacher, batch):
+            losses = super().losses(student, teacher, batch)
+            step = round(self.progress * 4)  # 0, 1, 2, 3 in the only epoch
+            return Losses(losses.terms, losses.weights, {"step": torch.tensor([step, 2.0 * step])})
+
+    result = fit(Noting(mlp()), data(32), settings=Training(epochs=1, **PLAIN))
+    assert result.history[0]["notes"] == {"step": [1.5, 3.0]}
+
+
 def test_groups_have_their_own_rates():
     class Grouped(Supervised):
         def stages(self):
