@@ -111,9 +111,10 @@ class Session:
             return self.chosen.method(**given)
 
     def example(self) -> dict[str, Any]:
-        """A batch of training samples, as large as those of the training."""
+        """A batch of training samples, as large as those that pass through the networks at once."""
         size = min(self.recipe.train.batch_size, len(self.train))
-        return self.train.batch(torch.arange(size))
+        limit = self.machine.micro_batch or size
+        return self.train.batch(torch.arange(size // -(-size // limit)))
 
     # -- settings --------------------------------------------------------------------------------------
 
