@@ -13,6 +13,13 @@ import pytest
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", MPLBACKEND="Agg", OMP_NUM_THREADS="1")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuses names with an address: they differ between the test processes, which then run nothing."""
+    named = [item.nodeid for item in items if " at 0x" in item.nodeid]
+    if named:
+        raise pytest.UsageError(f"give these parameters names by `ids=`: {named[:5]}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """The test processes share the cores; with one thread each they are also bit-equal to each other."""

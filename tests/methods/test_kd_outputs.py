@@ -178,7 +178,7 @@ def test_bounded_regression_skips_samples_without_target() -> None:
         (Tokens(causal=True), {}),
         (Tokens(), {"reduction": "batchmean"}),
     ],
-    ids=str,
+    ids=lambda value: value.name if isinstance(value, Task) else str(value),
 )
 def test_micro_batches_add_up_to_the_whole(task: Task, settings: dict[str, object]) -> None:
     shape = (3, 4, 5) if task.kind == "tokens" else (6, 4)
