@@ -171,6 +171,8 @@ def test_half_precision_store_is_widened() -> None:
     loss = sparse_divergence(STUDENT.float(), half, 2.0)
     assert loss.dtype == torch.float32
     assert float(loss) == pytest.approx(float(sparse_divergence(STUDENT, kept, 2.0)), rel=1e-2)
+    rounded = TopK(half.index, half.value.float(), half.log_rest.float(), half.temperatures, 12)
+    assert torch.equal(loss, sparse_divergence(STUDENT.float(), rounded, 2.0))
 
 
 def _kept(**changes: Tensor) -> TopK:

@@ -46,6 +46,18 @@ def test_bounded_error_leaves_a_student_alone_that_is_better_than_its_teacher() 
     assert torch.equal(gradient(loss, student), torch.zeros_like(student))
 
 
+def test_teacher_gets_no_gradient() -> None:
+    student, teacher = STUDENT.clone().requires_grad_(), TEACHER.clone().requires_grad_()
+    for loss in (
+        squared_error(student, teacher),
+        smooth_absolute_error(student, teacher),
+        bounded_error(student, teacher, GOAL, 100.0),
+    ):
+        own, other = torch.autograd.grad(loss, (student, teacher), allow_unused=True)
+        assert own is not None
+        assert other is None
+
+
 def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(RequestError, match="margin -1"):
         bounded_error(STUDENT, TEACHER, GOAL, -1.0)
