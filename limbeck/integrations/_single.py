@@ -9,6 +9,7 @@ from typing import Any
 from limbeck.errors import RequestError, RunError
 from limbeck.method import Method, Stage, Update
 from limbeck.record import Losses
+from limbeck.task import num_samples
 
 
 def enter_only_stage(method: Method, loop: str) -> Update:
@@ -43,8 +44,6 @@ def _special(stage: Stage, update: Update) -> str:
     """What a stage asks of its loop beyond forward, backward and step on every batch; empty if nothing."""
     if stage.begin is not None:
         return "prepares its data when a stage begins"
-    if stage.data != "train":
-        return f"trains on {stage.data} samples alone"
     if stage.whole_batches:
         return "leaves out batches that are not whole"
     if update.every != 1:
@@ -59,6 +58,27 @@ def _engine_alone(method: Method, loop: str, wish: str) -> RequestError:
         f"{type(method).__name__} {wish}, which the loop of {loop} has no place for",
         fix="train it with the engine: limbeck.fit(method, train, validation)",
     )
+
+
+def takes_labelled_alone(method: Method) -> bool:
+    """Whether the only stage of a method leaves out samples without a label."""
+    return next(iter(method.stages())).data == "labelled"
+
+
+def refuse_unlabelled(method: Method, batch: Mapping[str, Any]) -> None:
+    """Refuses samples that the method leaves out; loops of others show every sample. Waits for the device.
+
+    Raises:
+        RequestError: a sample has no label.
+    """
+    samples, targets = num_samples(batch), batch.get("targets")
+    missing = samples if targets is None else int((~method.task.labelled(targets)).sum())
+    if missing:
+        raise RequestError(
+            f"{type(method).__name__} trains on labelled samples alone, and {missing} of a batch of "
+            f"{samples} have no label",
+            fix="a data set of the labelled samples, or limbeck.fit(method, train), which takes these alone",
+        )
 
 
 def refuse_non_finite(losses: Losses, batch: Mapping[str, Any]) -> None:

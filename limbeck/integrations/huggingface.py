@@ -12,7 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.errors import RequestError, require
-from limbeck.integrations._single import enter_only_stage, refuse_non_finite
+from limbeck.integrations._single import (
+    enter_only_stage,
+    refuse_non_finite,
+    refuse_unlabelled,
+    takes_labelled_alone,
+)
 from limbeck.method import Method
 from limbeck.task import RESERVED, inputs_of
 from limbeck.teacher import Teacher
@@ -62,7 +67,7 @@ class DistillationTrainer(Trainer):
         preprocess_logits_for_metrics: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         self.update = enter_only_stage(method, "the Hugging Face Trainer")
-        self.method = method
+        self.method, self._labelled_alone = method, takes_labelled_alone(method)
         args = args or TrainingArguments("trainer_output")
         _check_arguments(args)
         super().__init__(
@@ -116,6 +121,8 @@ class DistillationTrainer(Trainer):
         """The total of the method on one micro-batch; the Trainer divides it by their number."""
         batch = self.method.task.batch(inputs)
         self._check_index(batch)
+        if self._labelled_alone:
+            refuse_unlabelled(self.method, batch)
         if self._totals:
             pieces = self.current_gradient_accumulation_steps * self.accelerator.num_processes
             batch["count"] = {name: total / pieces for name, total in self._totals.items()}

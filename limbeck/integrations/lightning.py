@@ -10,7 +10,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from limbeck.errors import require
-from limbeck.integrations._single import enter_only_stage, refuse_non_finite
+from limbeck.integrations._single import (
+    enter_only_stage,
+    refuse_non_finite,
+    refuse_unlabelled,
+    takes_labelled_alone,
+)
 from limbeck.method import Method
 from limbeck.record import Losses
 from limbeck.task import move
@@ -49,7 +54,7 @@ class LightningMethod(LightningModule):
     ) -> None:
         super().__init__()
         self.update = enter_only_stage(method, "Lightning")
-        self.method = method
+        self.method, self._labelled_alone = method, takes_labelled_alone(method)
         self.make_optimizer, self.make_schedule = optimizer, schedule
         self.schedule_unit = schedule_unit
         self._scored: list[nn.Module] = []  # in a list: a network that is scored is no part of this module
@@ -73,6 +78,8 @@ class LightningMethod(LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The total of the method; its unweighted terms are logged."""
         batch = self.method.task.batch(batch)
+        if self._labelled_alone:
+            refuse_unlabelled(self.method, batch)
         counts = self.method.task.counts(batch)
         self._compare_counts(counts)
         self._tell_method()

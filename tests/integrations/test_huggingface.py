@@ -11,7 +11,7 @@ from limbeck.ensemble import Ensemble
 from limbeck.errors import RequestError, RunError
 from limbeck.integrations.huggingface import METHOD_FILE, DistillationTrainer
 from limbeck.method import Stage, Update
-from limbeck.methods import KD, PeerMutualKD
+from limbeck.methods import KD, PeerMutualKD, Plain
 from tests.integrations.loops import arguments, constant, perceptron, rows
 
 
@@ -204,7 +204,6 @@ class Special(KD):  # type: ignore[misc]  # final for users; here to give it oth
         return {
             "stages": [Stage("first", [plain]), Stage("second", [plain])],
             "generator": iter([Stage("first", [plain])]),
-            "labelled": [Stage("first", [plain], data="labelled")],
             "begin": [Stage("first", [plain], begin=lambda data: data)],
             "whole": [Stage("first", [plain], whole_batches=True)],
             "every": [Stage("first", [Update("student", {"student": self.student}, every=3)])],
@@ -217,7 +216,6 @@ class Special(KD):  # type: ignore[misc]  # final for users; here to give it oth
     [
         ("stages", r"trains in stages \(first, second\)"),
         ("generator", "decides its stages as it goes"),
-        ("labelled", "labelled samples alone"),
         ("begin", "prepares its data"),
         ("whole", "batches that are not whole"),
         ("every", "steps every 3 batches"),
@@ -230,6 +228,16 @@ def test_methods_that_ask_for_more_are_sent_to_the_engine(tmp_path, wish, messag
     with pytest.raises(RequestError, match=message) as caught:
         trainer(tmp_path, method)
     assert "limbeck.fit(" in str(caught.value)
+
+
+def test_the_plain_student_trains_on_data_that_are_all_labelled(tmp_path):
+    run = trainer(tmp_path, Plain(perceptron(1)), learning_rate=0.1)
+    before = state(run.method)
+    run.train()
+    assert not same(before, state(run.method))
+    some = [row if row["index"] % 3 else {**row, "targets": torch.tensor(-1)} for row in rows()]
+    with pytest.raises(RequestError, match="Plain trains on labelled samples alone, and 3 of a batch of 8"):
+        trainer(tmp_path, Plain(perceptron(1)), data=some).train()
 
 
 def test_cohorts_train_where_they_step_together(tmp_path):

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 from limbeck.engine import evaluate
 from limbeck.errors import RequestError, RunError
 from limbeck.integrations.lightning import LightningMethod
-from limbeck.methods import KD, PeerMutualKD
+from limbeck.methods import KD, PeerMutualKD, Plain
 from tests.integrations.loops import LIGHTNING_WARNINGS, lightning_trainer, perceptron, rows
 
 pytestmark = LIGHTNING_WARNINGS
@@ -120,6 +120,16 @@ def test_methods_that_ask_for_more_are_sent_to_the_engine(tmp_path):
         "student1",
     ]
     assert all(network.training for network in made.method.students)
+
+
+def test_the_plain_student_trains_on_data_that_are_all_labelled(tmp_path):
+    made = LightningMethod(Plain(perceptron(1)), sgd)
+    before = [p.detach().clone() for p in made.method.student.parameters()]
+    lightning_trainer(tmp_path).fit(made, loader())
+    assert not torch.equal(before[0], made.method.student[0].weight)
+    some = [row if row["index"] % 3 else {**row, "targets": torch.tensor(-1)} for row in rows()]
+    with pytest.raises(RequestError, match="Plain trains on labelled samples alone, and 3 of a batch of 8"):
+        lightning_trainer(tmp_path).fit(made, DataLoader(some, batch_size=8))
 
 
 def test_inputs_may_be_tuples(tmp_path):
