@@ -76,7 +76,7 @@ def write_card(
         ("Loading", _code(loading)),
         ("Classes", _listed(classes)),
         ("Data", _lines(facts.data)),
-        ("Method", _lines(facts.method)),
+        ("Method", _lines([*facts.method, *_made_by(facts)])),
         ("Limits", _lines(facts.limits)),
     ]
     body = [f"# {plain(name)}", ""]
@@ -92,6 +92,10 @@ def plain(text: str) -> str:
     for mark in "\\`*_[]<>|#":
         text = text.replace(mark, f"\\{mark}" if mark != "<" else "&lt;")
     return text
+
+
+def _made_by(facts: CardFacts) -> list[str]:
+    return [f"made with limbeck {facts.library_version}"] if facts.library_version else []
 
 
 def _front_matter(facts: CardFacts, name: str, library: str, pipeline: str | None) -> list[str]:

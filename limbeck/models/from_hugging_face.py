@@ -71,7 +71,9 @@ def build(name: str, architecture: Architecture) -> Raw:
     )
     with quiet():
         if not _wants_weights(name, architecture.options, spec):
-            return Raw(auto.from_config(config), notes=[f"{spec}: weights start at random"])
+            return Raw(
+                auto.from_config(config, trust_remote_code=False), notes=[f"{spec}: weights start at random"]
+            )
         return _pretrained(auto, name, config, spec, download, classes)
 
 
@@ -95,7 +97,9 @@ def _config(spec: str, name: str, download: bool) -> Any:
     source = str(folder) if folder.is_dir() else name
     try:
         with quiet():
-            config = transformers.AutoConfig.from_pretrained(source, local_files_only=not download)
+            config = transformers.AutoConfig.from_pretrained(
+                source, local_files_only=not download, trust_remote_code=False
+            )
     except OSError as error:
         raise RequestError(
             f"{spec}: {name} is neither a folder nor a model on this machine",
@@ -172,6 +176,7 @@ def _pretrained(
             str(folder) if folder.is_dir() else name,
             config=config,
             local_files_only=not download,
+            trust_remote_code=False,
             ignore_mismatched_sizes=True,  # judged below
             output_loading_info=True,
         )

@@ -24,7 +24,8 @@ from limbeck.models.preprocessing import Preprocessing, statistics
 
 #: Arguments that limbeck gives itself.
 _GIVEN = ("num_classes", "in_chans", "img_size", "device", "dtype")
-_FILES = ("model.safetensors", "pytorch_model.bin")
+#: Read as data; other forms of weights are fetched by timm alone.
+_FILE = "model.safetensors"
 
 
 def plan(spec: str, name: str, wanted: Wanted) -> Plan:
@@ -101,10 +102,9 @@ def _options(timm: Any, name: str) -> list[str]:
 def _stored(spec: str, config: Any) -> Path:
     """The file of published weights on this machine."""
     hub = require("huggingface_hub", "vision", f"model {spec!r}")
-    for file in (config.hf_hub_filename, *_FILES):
-        found = hub.try_to_load_from_cache(config.hf_hub_id, file) if config.hf_hub_id and file else None
-        if isinstance(found, str):
-            return Path(found)
+    found = hub.try_to_load_from_cache(config.hf_hub_id, _FILE) if config.hf_hub_id else None
+    if isinstance(found, str):
+        return Path(found)
     raise RequestError(
         f"{spec}: its published weights are not on this machine",
         fix="options = { pretrained = true, download = true } lets them be fetched",

@@ -57,7 +57,7 @@ def build(name: str, architecture: Architecture) -> Raw:
     weights = torchvision.models.get_model_weights(name).DEFAULT
     stored = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
     if flag(architecture.options, "download", spec):
-        weights.get_state_dict(progress=False, check_hash=True)
+        _fetch(weights.url, stored)
     if not stored.is_file():
         raise RequestError(
             f"{spec}: its published weights are not on this machine",
@@ -66,6 +66,14 @@ def build(name: str, architecture: Architecture) -> Raw:
     notes = load_but_head(network, read_state(stored), spec)
     classes = list(weights.meta["categories"])
     return Raw(network, classes if len(classes) == architecture.num_classes else None, notes)
+
+
+def _fetch(url: str, file: Path) -> None:
+    """Downloads published weights, unless they are here; their name holds the start of their checksum."""
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        prefix = file.stem.rpartition("-")[2]
+        torch.hub.download_url_to_file(url, str(file), hash_prefix=prefix, progress=False)
 
 
 def _torchvision(spec: str) -> Any:

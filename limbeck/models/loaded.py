@@ -49,6 +49,13 @@ class Loaded:
         """What the network wants of its inputs."""
         return self.network.preprocessing
 
+    def __repr__(self) -> str:
+        number = len(self.classes)
+        return (
+            f"student {self.architecture.spec} from {self.folder}: {number} output{'s' * (number != 1)}, "
+            f"{self.preprocessing}"
+        )
+
     def predict(self, sample: Any) -> list[Answer] | list[list[Answer]]:
         """What the student says, likeliest first.
 

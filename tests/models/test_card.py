@@ -33,12 +33,14 @@ def test_every_fact_has_its_place():
         limits=["not measured on photographs"],
         base_model=["timm/resnet18"],
         license="mit",
+        library_version="0.1.0",
         results=[{"metric": "accuracy", "value": 0.87, "split": "test"}],
     )
     text = write_card(facts, **GIVEN)
     assert "| student | 87 % |" in text
     assert "One seed." in text
     assert "- 1,000 labels" in text
+    assert "- made with limbeck 0.1.0" in text
     headings = [line for line in text.splitlines() if line.startswith("##")]
     assert headings == ["## Results", "## Loading", "## Classes", "## Data", "## Method", "## Limits"]
     values = front(text)

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from limbeck.errors import RequestError
 from limbeck.models import Preprocessing, load, prepare, save_student
@@ -60,6 +61,20 @@ def test_timm_models_of_fixed_size_keep_theirs(tmp_path):
     assert trained.network.preprocessing == small.network.preprocessing
     with torch.inference_mode():
         assert torch.equal(trained.network.eval()(PIXELS), small.network(PIXELS))
+
+
+def test_published_timm_weights_come_from_this_machine(tmp_path, monkeypatch):
+    timm = pytest.importorskip("timm")
+    hub = pytest.importorskip("huggingface_hub")
+    given = timm.create_model("resnet10t")
+    save_file(given.state_dict(), tmp_path / "model.safetensors")
+    stored = {"model.safetensors": str(tmp_path / "model.safetensors")}
+    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda _repo, file: stored.get(file))
+    built = prepare("timm:resnet10t", num_classes=3, inputs=PIXELS, options={"pretrained": True})
+    assert built.network.preprocessing.channels == 3
+    assert built.network.preprocessing.size == (176, 176)
+    assert torch.equal(built.network.body.layer1[0].conv1.weight, given.layer1[0].conv1.weight)
+    assert "the last layer starts at random" in built.notes[0]
 
 
 def test_wrong_timm_models_are_refused():

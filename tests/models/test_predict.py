@@ -61,6 +61,12 @@ def test_other_sizes_and_colours_are_brought_to_those_of_the_data(student):
         assert sum(share for _, share in answer) == pytest.approx(1)
 
 
+def test_it_says_what_it_is(student):
+    text = repr(student)
+    assert text.startswith("student cnn-tiny from ")
+    assert "3 outputs" in text
+
+
 def test_what_is_no_picture_is_refused(student, tmp_path):
     with pytest.raises(RequestError, match="a int is no picture"):
         student.predict(3)
