@@ -162,7 +162,7 @@ def _parts(prepared: Prepared) -> list[Part]:
     count = prepared.parameters["student"][0]
     model = recipe.all_students()[0].model
     if "alone" in costs:
-        about = f"{model}, {count:,} parameters, without teacher, {costs['alone'].epochs} epochs"
+        about = f"{model}, {count:,} parameters, without teacher, {_epochs(costs['alone'].epochs)}"
         parts.append(Part("alone", about, costs["alone"].seconds))
     about = _distil_line(prepared)
     parts.append(Part("distil", about, costs["distil"].seconds))
@@ -194,7 +194,7 @@ def _teacher_parts(prepared: Prepared) -> list[Part]:
         if number in prepared.trained:
             cost = prepared.costs[f"teacher {number}"]
             labels = ", all labels" if session.labelled < len(session.train) else ""
-            parts.append(Part(name, f"{about}{labels}, {cost.epochs} epochs", cost.seconds))
+            parts.append(Part(name, f"{about}{labels}, {_epochs(cost.epochs)}", cost.seconds))
         else:
             how = f"weights from {spec.weights}" if spec.weights != "train" else "trained along"
             parts.append(Part(name, f"{about}, {how}"))
@@ -210,7 +210,11 @@ def _distil_line(prepared: Prepared) -> str:
         same = f"{session.num_students} students"
     elif "alone" not in prepared.costs:
         same = f"{session.recipe.all_students()[0].model}, {prepared.parameters['student'][0]:,} parameters"
-    return ", ".join([f"{same} by {method.name}", *given, f"{prepared.costs['distil'].epochs} epochs"])
+    return ", ".join([f"{same} by {method.name}", *given, _epochs(prepared.costs["distil"].epochs)])
+
+
+def _epochs(number: int) -> str:
+    return f"{number} epoch{'s' * (number != 1)}"
 
 
 def _finish_seconds(prepared: Prepared) -> float:
@@ -223,7 +227,7 @@ def _chosen(session: Session) -> str:
     where = session.machine
     parts = []
     if session.recipe.machine.precision == "auto" and where.precision == "fp32":
-        parts.append("fp32 (faster where the processor can: --set machine.precision=bf16)")
+        parts.append("fp32 (bf16: --set machine.precision=bf16)")
     elif session.recipe.machine.precision == "auto":
         parts.append(f"{where.precision}, which this device has; else --set machine.precision=fp32")
     if where.micro_batch and session.recipe.machine.micro_batch == "auto":

@@ -67,24 +67,24 @@ class Plan:
         return sum(part.seconds or 0.0 for part in self.parts)
 
     def lines(self) -> list[str]:
-        """At most twelve lines of eighty columns."""
+        """At most twelve lines of eighty columns; where it is much, every part has one line."""
+        lines = self._lines(2)
+        if len(lines) > MOST_LINES:
+            lines = self._lines(1)
+        for note in self.notes:
+            more = _lines("note", note, None, 2)
+            lines += more if len(lines) + len(more) <= MOST_LINES else []
+        return lines[:MOST_LINES]
+
+    def _lines(self, most: int) -> list[str]:
         title = f"plan for {self.folder}" + (f" ({self.kept})" if self.kept else "")
         lines = [self.head, beside(title, "time", WIDTH)]
-        for part in self.parts:
-            lines += _lines(part.name, part.about, part.seconds)
         memory = "" if self.memory is None else f", {figures.size(self.memory)} memory"
         total = f"{figures.clock(self.seconds)}{memory}, {figures.size(self.disk)} disk; {self.same}"
-        lines += _lines("in all", total, None)
-        lines += _lines("chosen", self.chosen, None) if self.chosen else []
-        for note in self.notes:
-            more = _lines("note", note, None)
-            lines += more if len(lines) + len(more) <= MOST_LINES else []
-        return lines if len(lines) <= MOST_LINES else self._short(lines)
-
-    def _short(self, lines: list[str]) -> list[str]:
-        """Twelve lines of more: what goes on from a line before is cut off first."""
-        kept = [line for line in lines if not line.startswith(_INDENT)]
-        return kept[:MOST_LINES]
+        facts = [Part("in all", total), *([Part("chosen", self.chosen)] if self.chosen else [])]
+        for part in [*self.parts, *facts]:
+            lines += _lines(part.name, part.about, part.seconds, most)
+        return lines
 
     def warnings(self) -> list[str]:
         """What makes the total worth a second thought."""
@@ -124,11 +124,12 @@ class Plan:
         return self.text()
 
 
-def _lines(name: str, about: str, seconds: float | None) -> list[str]:
-    """One line, and where the text is long a second one."""
+def _lines(name: str, about: str, seconds: float | None, most: int) -> list[str]:
+    """One line, and where the text is long and may take it a second one."""
     right = "" if seconds is None else figures.clock(seconds)
     room = WIDTH - len(_INDENT) - (len(right) + 1 if right else 0)
-    parts = textwrap.wrap(about, room, max_lines=2, placeholder=" ...", break_on_hyphens=False) or [""]
+    parts = textwrap.wrap(about, room, max_lines=most, placeholder=" ...", break_on_hyphens=False)
+    parts = parts or [""]
     first = f"  {name:<8} {parts[0]}"
     return [beside(first, right, WIDTH) if right else first, *(_INDENT + part for part in parts[1:])]
 
