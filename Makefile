@@ -56,7 +56,7 @@ examples: setup  ## run examples/ and every block in README and docs/
 	$(BIN)/python -m tools.readme
 
 bench: setup  ## the benchmarks; takes long, continues where it stopped
-	$(BIN)/python benchmarks/quality/run.py
+	$(BIN)/python -m benchmarks.quality.run
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist
