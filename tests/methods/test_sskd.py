@@ -199,12 +199,38 @@ def test_joint_has_the_only_weight() -> None:
 
 def test_earlier_stages_can_be_left_trainable() -> None:
     made, batch = method(freeze_previous=False), images(dtype=torch.float64)
-    before = state(made)
     stage = list(made.stages())[1]
+    made.enter(stage)
     assert set(made(batch, update="stage2").terms) == {"stage2"}
+    before = state(made)
     train(made, stage, batch)
-    parts = {".".join(name.split(".")[:2]) for name in changed(before, made)}
-    assert parts == {"student.stem", "student.layer1", "student.layer2", "adaptors.1"}
+    names = ("student.stem.", "student.layer1.", "student.layer2.", "adaptors.1.")
+    assert changed(before, made) == {name for name in before if name.startswith(names)}
+    assert all(made.get_submodule(name.strip(".")).training for name in names)
+
+
+class Dropping(nn.Module):
+    """Two stages and a head with a dropout of their own each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(nn.Sequential(nn.Conv2d(c, 3, 3), nn.Dropout(0.5)) for c in (2, 3))
+        self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for stage in self.stages:
+            x = stage(x)
+        return self.head(x.mean((2, 3)))
+
+
+def test_dropout_is_active_in_the_phase_of_its_stage_alone() -> None:
+    taps = {side: ["stages.0", "stages.1"] for side in ("student", "teacher")}
+    made = SSKD(Dropping(), Dropping(), taps=taps, example=images())
+    names = ["stages.0.1", "stages.1.1", "head.0"]
+    for stage, active in zip(made.stages(), names, strict=True):
+        made.enter(stage)
+        made.train()
+        assert [name for name in names if made.student.get_submodule(name).training] == [active]
 
 
 @pytest.mark.parametrize(
@@ -345,6 +371,15 @@ def test_bfloat16_autocast_and_a_half_teacher_file() -> None:
         assert two.dtype == three.dtype == torch.float32
         torch.testing.assert_close(two, one, rtol=0.05, atol=0.05)
         torch.testing.assert_close(three, one, rtol=0.1, atol=0.1)
+
+
+def test_a_student_in_bfloat16_meets_adaptors_in_float32() -> None:
+    made, batch = method(dtype=torch.float32), images()
+    made.student.bfloat16()
+    for update in made.phases:
+        loss = made(batch, update=update).total
+        assert loss.dtype == torch.float32
+        assert loss.isfinite()
 
 
 def test_equal_networks_in_eval_mode_are_the_minimum_of_the_card() -> None:

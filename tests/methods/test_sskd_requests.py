@@ -151,6 +151,7 @@ def test_one_value_a_channel_is_refused_where_a_batch_norm_trains() -> None:
     assert made(images(2), update="stage1").total.isfinite()
     made.enter(head)
     assert made(images(1), update="head").total.isfinite()
+    assert made.eval()(images(1), update="stage1").total.isfinite()
 
 
 class Shared(nn.Module):
