@@ -63,10 +63,10 @@ def run(
     Returns:
         The result file.
     """
+    table = rows()
     _check_teacher(benchmark, teacher_weights)
-    data = cells.read(benchmark, root)
-    table = rows(data.task.kind)
     _check_names(only, [row.name for row in table])
+    data = cells.read(benchmark, root)
     every = [
         Cell(labels, row, seed)
         for seed in range(num_seeds)
@@ -80,6 +80,7 @@ def run(
     teacher = _Teacher(benchmark, data, store, teacher_weights, work, say)
     if any(cells.needs_teacher(cell) and not store.has(cells.key(benchmark, data, cell)) for cell in wanted):
         teacher.network()  # first: new weights may make further cells stale
+        after()
     for number, cell in enumerate(wanted, 1):
         if store.has(cells.key(benchmark, data, cell)):
             continue

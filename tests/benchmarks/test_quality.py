@@ -14,7 +14,7 @@ from PIL import Image
 
 from benchmarks.quality import cells, cifar_sheets, page
 from benchmarks.quality.page import Figures
-from benchmarks.quality.run import run
+from benchmarks.quality.run import main, run
 from benchmarks.quality.settings import CIFAR, FASHION, Benchmark, rows
 from limbeck.engine import Training
 from limbeck.errors import RequestError
@@ -149,7 +149,7 @@ def test_every_method_of_a_seed_starts_from_the_same_student() -> None:
     data = cells.read(TINY, None)
     teacher = cells.network(TINY, data, TINY.teacher, 0)
     starts = []
-    for row in rows("classes"):
+    for row in rows():
         method = cells.build(TINY, data, cells.Cell(8, row, 1), teacher)
         first = "students.0" if row.method == "peer_mutual_kd" else "student"
         student = method.get_submodule(first)
@@ -187,6 +187,11 @@ def test_wrong_requests_are_refused_before_anything_is_written(
     with pytest.raises(RequestError, match=message):
         run_tiny(tmp_path, **options)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_names_the_nearest_line_and_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--only", "semkd"]) == 2
+    assert "near: semckd" in capsys.readouterr().err
 
 
 # -- the page ------------------------------------------------------------------------------------------
