@@ -91,7 +91,7 @@ def chance(kind: str, one: float, two: float, samples: int) -> float | None:
 
 def after(folder: str, source: str, method: str) -> list[tuple[str, str]]:
     """Commands that go on from a finished run, with what they do."""
-    other = "semckd" if method == "kd" else "kd"
+    other = next(slug for slug in ("semckd", "kd") if slug != method)
     return [
         (f"limbeck distill {source} --set method.name={other}", "another method"),
         (f"limbeck layers {folder}/student", "what can be tapped"),

@@ -311,7 +311,13 @@ CASES = [
         "augmented-rows",
         "augment",
         "",
-        sets=["data.source=csv:rows.csv", "data.augment=['flip']", "data.limit=100", "student.model=mlp", "teacher.model=mlp"],
+        sets=[
+            "data.source=csv:rows.csv",
+            "data.augment=['flip']",
+            "data.limit=100",
+            "student.model=mlp",
+            "teacher.model=mlp",
+        ],
         files=_long_table,
     ),
     Case(
