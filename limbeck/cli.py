@@ -89,6 +89,8 @@ def distill(
         dry_run=dry_run,
         screen=screen_for(manner),
     )
+    if int(os.environ.get("RANK", "0")) > 0:
+        return  # of several processes one speaks
     if manner.json:
         console.give_json(done.to_json())
     else:

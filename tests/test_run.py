@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from limbeck import Recipe, Run, cli, distill
+from limbeck._run import closing
 from limbeck._run.folder import RunFolder
 from limbeck._run.plan import MOST_LINES
 from limbeck._run.screen import Screen, silent
@@ -117,6 +118,19 @@ def test_the_test_set_gives_the_table(run: Run) -> None:
     assert "latency: median of" in text
     assert "than its teacher" in repr(run)
     assert repr(run) == run.text()
+
+
+def test_the_commands_that_are_named_next_work(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    commands = [command.split() for command, _ in closing.after(run.figures)]
+    assert [words[:2] for words in commands].count(["limbeck", "distill"]) == 2
+    for words in commands[:-1]:
+        with pytest.raises(SystemExit) as done:
+            cli.main([*words[1:], *(["--dry-run"] if words[1] == "distill" else [])])
+        assert done.value.code == 0, capsys.readouterr().err
+    assert commands[-1][:2] == ["hf", "upload"]  # which nobody runs here
 
 
 def test_a_run_shows_itself_in_a_notebook(run: Run) -> None:
@@ -313,7 +327,8 @@ def test_json_is_the_figures_alone_on_stdout(
         out, err = capsys.readouterr()
         found = json.loads(out)
         assert found["schema"] == 1
-        assert ("plan" in found) and ("networks" in found) == (not words)
+        assert "plan" in found
+        assert ("networks" in found) == (not words)
         assert bool(err) == (not words)
 
 
@@ -367,3 +382,18 @@ from limbeck.methods import KD
 class Halved(KD):
     card = replace(KD.card, slug="halved")
 """
+
+
+def test_two_processes_make_one_run(here: Path) -> None:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    done = subprocess.run(
+        [*launch, "-m", "limbeck", "distill", "mine.toml", "--json"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["state"] == "finished"
+    assert len(RunFolder(here / "runs" / "quick").metrics()) == 5

@@ -19,6 +19,8 @@ ROWS = (
     ("onnx", "  as ONNX"),
 )
 
+_NOTABLE = 1.05  # times smaller or faster from which it is worth a word
+
 
 def table(run: Mapping[str, Any]) -> Table:
     """The closing table of a finished run.
@@ -55,10 +57,10 @@ def verdict(run: Mapping[str, Any]) -> str:
     networks, kind = run["networks"], run["score"]["kind"]
     teacher, alone, student = (networks.get(key, {}) for key in ("teacher", "alone", "distilled"))
     parts = []
-    if teacher.get("parameters") and student.get("parameters"):
-        parts.append(f"{_times(teacher['parameters'] / student['parameters'])} smaller")
-    if teacher.get("latency_seconds") and student.get("latency_seconds"):
-        parts.append(f"{_times(teacher['latency_seconds'] / student['latency_seconds'])} faster")
+    for key, word in (("parameters", "smaller"), ("latency_seconds", "faster")):
+        ratio = teacher[key] / student[key] if teacher.get(key) and student.get(key) else 1.0
+        if ratio > _NOTABLE:
+            parts.append(f"{_times(ratio)} {word}")
     text = f"{' and '.join(parts)} than its teacher" if parts else ""
     if alone.get("score") is None or student.get("score") is None:
         return f"{text}." if text else ""
@@ -89,15 +91,19 @@ def chance(kind: str, one: float, two: float, samples: int) -> float | None:
     return 1.96 * math.sqrt((one * (1 - one) + two * (1 - two)) / samples)
 
 
-def after(folder: str, source: str, method: str) -> list[tuple[str, str]]:
+def after(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Commands that go on from a finished run, with what they do."""
+    folder, source = run["folder"], run["source"]
+    method = run["recipe"].get("method", {}).get("name", "kd")
     other = next(slug for slug in ("semckd", "kd") if slug != method)
-    return [
-        (f"limbeck distill {source} --set method.name={other}", "another method"),
+    commands = [
+        (f"limbeck distill {source} --set seed=1", "how much is chance"),
         (f"limbeck layers {folder}/student", "what can be tapped"),
-        ("limbeck recipes quickstart > mine.toml", "for your own networks and data"),
         (f"hf upload YOU/NAME {folder}/student", "nothing was sent so far"),
     ]
+    if run["data"]["pictures"]:
+        commands.insert(0, (f"limbeck distill {source} --set method.name={other}", "another method"))
+    return commands
 
 
 def closing_text(run: Mapping[str, Any]) -> str:
@@ -108,8 +114,7 @@ def closing_text(run: Mapping[str, Any]) -> str:
 def next_text(run: Mapping[str, Any]) -> str:
     """Files of a finished run, commands that go on from it, and the time it took."""
     lines = [f"{run['folder']}   {'  '.join(run['files'])}"]
-    commands = after(run["folder"], run["source"], run["recipe"].get("method", {}).get("name", "kd"))
-    for number, (command, about) in enumerate(commands):
+    for number, (command, about) in enumerate(after(run)):
         lines.append(f"{'next' if number == 0 else '':<6}{command:<48}  {about}")
     took, planned = figures.clock(run["seconds"]), figures.clock(run["planned_seconds"])
     return "\n".join([*lines, f"done in {took} (the plan said {planned})"])

@@ -26,10 +26,12 @@ class RunFolder:
 
     Args:
         path: it need not exist yet.
+        writes: whether this process writes there; of several one does.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
         self.path = path
+        self.writes = writes
 
     def __str__(self) -> str:
         return self.path.as_posix()
@@ -72,6 +74,8 @@ class RunFolder:
 
     def begin(self, recipe: Recipe, resolved: Recipe, figures: Mapping[str, Any]) -> None:
         """Makes the folder and what a resume needs; resolved.toml comes last and makes it a run."""
+        if not self.writes:
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self.write(_RECIPE, recipe.source_text())
@@ -85,6 +89,8 @@ class RunFolder:
 
     def write(self, name: str, text: str) -> None:
         """Writes a file whole or not at all."""
+        if not self.writes:
+            return
         draft = self.path / f".{name}.draft"
         draft.write_text(text, encoding="utf-8", newline="\n")
         os.replace(draft, self.path / name)
@@ -95,12 +101,16 @@ class RunFolder:
 
     def log(self, text: str) -> None:
         """Adds lines to log.txt, each with its time."""
+        if not self.writes:
+            return
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         with open(self.path / "log.txt", "a", encoding="utf-8", newline="\n") as file:
             file.writelines(f"{stamp} {line}\n" for line in text.splitlines() or [""])
 
     def add_metrics(self, entry: Mapping[str, Any]) -> None:
         """Adds an entry to metrics.jsonl."""
+        if not self.writes:
+            return
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps(entry) + "\n")
 
@@ -125,6 +135,9 @@ class RunFolder:
         Raises:
             RequestError: another process holds it.
         """
+        if not self.writes:
+            yield
+            return
         with open(self.path / ".lock", "a+", encoding="ascii") as file:
             if not _take(file):
                 file.seek(0)

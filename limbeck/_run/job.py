@@ -7,6 +7,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,10 @@ from limbeck._run.notebook import NotebookScreen, notebook
 from limbeck._run.phases import Runner
 from limbeck._run.plan import Part, Plan, free_disk
 from limbeck._run.result import Run
-from limbeck._run.screen import Screen
+from limbeck._run.screen import Screen, silent
 from limbeck._run.session import Prepared, Session, open_session, prepare, resolved
+from limbeck._run.team import Team
 from limbeck.engine.interruption import Interruption
-from limbeck.engine.settings import Machine
 from limbeck.errors import Interrupted, RequestError, RunError
 from limbeck.recipe import Recipe
 
@@ -41,29 +42,44 @@ def default_screen() -> Screen:
 
 def start(recipe: Recipe, source: str, output: str | Path | None, *, dry_run: bool, screen: Screen) -> Run:
     """A new run from its recipe; see `limbeck.distill`."""
-    folder, kept = choose(recipe.name, output, source)
-    prepared = prepare(open_session(recipe))
+    team = Team()
+    chosen, kept = team.from_main(lambda: choose(recipe.name, output, source))
+    folder = RunFolder(chosen.path, writes=team.is_main)
+    prepared = _agreed(prepare(open_session(recipe)), team)
     plan = plan_of(prepared, folder, kept)
     if dry_run:
         return Run(folder.path, plan=plan)
-    screen.say(plan.text())
+    _say(plan, screen, team)
     folder.begin(recipe, resolved(prepared), _first_figures(prepared, folder, plan, source))
     folder.log(f"limbeck distill {source}\n{plan.text()}\n" + "\n".join(prepared.notes))
-    return _execute(prepared, folder, plan, screen, resume=False)
+    return _execute(prepared, folder, plan, screen, team, resume=False)
 
 
 def go_on(folder: RunFolder, *, dry_run: bool, screen: Screen) -> Run:
     """The rest of a run that stopped."""
+    team = Team()
+    folder = RunFolder(folder.path, writes=team.is_main)
     recipe, run = folder.recipe(), folder.figures()
-    session = open_session(recipe, _machine_of(recipe))
+    session = open_session(recipe)
     _same_inputs(session, run, folder)
-    prepared = prepare(session)
+    prepared = _agreed(prepare(session), team)
     plan = plan_of(prepared, folder, "goes on where it stopped")
     if dry_run:
         return Run(folder.path, plan=plan)
-    screen.say(plan.text())
+    _say(plan, screen, team)
     folder.log(f"goes on\n{plan.text()}")
-    return _execute(prepared, folder, plan, screen, resume=True)
+    return _execute(prepared, folder, plan, screen, team, resume=True)
+
+
+def _say(plan: Plan, screen: Screen, team: Team) -> None:
+    if team.is_main:
+        screen.say(plan.text())
+
+
+def _agreed(prepared: Prepared, team: Team) -> Prepared:
+    """What the main process found out by its dry steps holds for all."""
+    where, costs = team.from_main(lambda: (prepared.session.machine, prepared.costs))
+    return replace(prepared, session=replace(prepared.session, machine=where), costs=costs)
 
 
 def unfinished(recipe: Recipe, output: str | Path | None) -> RunFolder:
@@ -79,19 +95,19 @@ def unfinished(recipe: Recipe, output: str | Path | None) -> RunFolder:
     return folder
 
 
-def _machine_of(recipe: Recipe) -> Machine:
-    """The machine as resolved.toml holds it; a device that is not here is refused by the check."""
-    return machine.choose(recipe)
-
-
-def _execute(prepared: Prepared, folder: RunFolder, plan: Plan, screen: Screen, *, resume: bool) -> Run:
+def _execute(
+    prepared: Prepared, folder: RunFolder, plan: Plan, screen: Screen, team: Team, *, resume: bool
+) -> Run:
     """The phases and the end of a run, in its locked folder."""
     interruption = Interruption()
     planned = {part.name: part.seconds for part in plan.parts if part.seconds is not None}
-    runner = Runner(prepared, folder, screen, planned, interruption, resume)
+    runner = Runner(prepared, folder, screen if team.is_main else silent(), planned, interruption, resume)
     began = time.monotonic()
     with folder.locked(), folder.logged(), interruption.listening(), _told(folder):
         done = runner.phases()
+        team.part()
+        if not team.is_main:
+            return Run(folder.path, plan=plan)
         finishing = time.monotonic()
         found = finish(prepared, folder, screen, done, runner.stop_if_asked)
         seconds = time.monotonic() - began
@@ -257,6 +273,7 @@ def _first_figures(prepared: Prepared, folder: RunFolder, plan: Plan, source: st
             "samples": {name: len(data) for name, data in session.splits.parts().items()},
             "labels": session.labelled,
             "classes": session.splits.classes,
+            "pictures": session.statistics is not None,
             "notes": list(prepared.notes),
         },
         "inputs": _inputs(session.recipe),
