@@ -3,7 +3,7 @@
     python -m tools.readme                      # README.md, docs/**/*.md, examples/*.py
     python -m tools.readme docs/start.md        # these only
 
-Every file is run in an empty folder of its own, its blocks from top to bottom:
+Every file is run in an empty folder of its own, its blocks from top to bottom, a file a processor core:
 
 - ```python   runs; all blocks of a file share their names
 - ```bash     runs by `bash -euo pipefail`
@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,9 +101,8 @@ def run_isolated(path: Path) -> bool:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
     passed = done.returncode == 0
-    if not passed:
-        print(done.stdout)
-    print(f"{'passed' if passed else 'FAILED'} {path.relative_to(ROOT)} ({time.monotonic() - start:.1f} s)")
+    said = f"{'passed' if passed else 'FAILED'} {path.relative_to(ROOT)} ({time.monotonic() - start:.1f} s)"
+    print(said if passed else f"{done.stdout}\n{said}", flush=True)  # in one piece: others print too
     return passed
 
 
@@ -128,8 +128,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"{run_markdown(path)} blocks run")
         return
     files = [path.resolve() for path in given.files] or default_files()
-    failed = [path for path in files if not run_isolated(path)]
-    print(f"{len(files) - len(failed)} passed, {len(failed)} failed")
+    with ThreadPoolExecutor(os.cpu_count()) as several:  # each waits for a process of its own
+        failed = list(several.map(run_isolated, files)).count(False)
+    print(f"{len(files) - failed} passed, {failed} failed")
     sys.exit(bool(failed))
 
 
