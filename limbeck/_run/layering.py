@@ -10,6 +10,8 @@ from torch import nn
 
 from limbeck._run.listings import Listing
 from limbeck._run.tables import Table
+from limbeck.errors import RequestError
+from limbeck.models.folder import load
 from limbeck.models.registry import check_spec, prepare
 from limbeck.taps import Layer, layers
 from limbeck.task import Classification
@@ -20,8 +22,11 @@ _SIZE, _CHANNELS, _CLASSES, _TOKENS, _SAMPLES = 32, 3, 10, 8, 2
 
 def layers_of(model: str | nn.Module, size: int | None, channels: int | None, classes: int | None) -> Listing:
     """The layers of a model; see `limbeck.list_layers`."""
-    inputs = _inputs(model, size, channels)
-    network = model if isinstance(model, nn.Module) else _network(model, inputs, size, channels, classes)
+    if isinstance(model, str) and check_spec(model).source == "folder":
+        network, inputs = _finished(model, size, channels, classes)
+    else:
+        inputs = _inputs(model, size, channels)
+        network = model if isinstance(model, nn.Module) else _network(model, inputs, size, channels, classes)
     found = layers(network.eval(), {"inputs": inputs}, Classification(classes))
     rows = [_row(layer) for layer in found]
     head = ("path", "kind", "shape", ">calls", ">parameters", ">compute", "note")
@@ -31,14 +36,33 @@ def layers_of(model: str | nn.Module, size: int | None, channels: int | None, cl
     return Listing("layers", entries, Table(head, rows, notes))
 
 
+def _finished(
+    folder: str, size: int | None, channels: int | None, classes: int | None
+) -> tuple[nn.Module, Any]:
+    """A student from its folder, and inputs of the form that it was trained on."""
+    loaded = load(folder)
+    built = loaded.architecture
+    for name, given, own in (("channels", channels, built.channels), ("classes", classes, built.num_classes)):
+        if given not in (None, own):
+            raise RequestError(f"{name} {given}: the network in {folder} has {own}", fix=f"leave {name} out")
+    if not built.channels:
+        return loaded.network, _words()
+    sides = (size, size) if size and built.size else built.size
+    return loaded.network, torch.rand(_SAMPLES, built.channels, *sides)
+
+
 def _inputs(model: str | nn.Module, size: int | None, channels: int | None) -> Any:
     if isinstance(model, str) and size is None and channels is None and check_spec(model).source == "hf":
-        ids = torch.ones(_SAMPLES, _TOKENS, dtype=torch.long)
-        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        return _words()
     if model == "mlp":
         return torch.rand(_SAMPLES, size or _SIZE)
     side = size or _SIZE
     return torch.rand(_SAMPLES, channels or _CHANNELS, side, side)
+
+
+def _words() -> dict[str, torch.Tensor]:
+    ids = torch.ones(_SAMPLES, _TOKENS, dtype=torch.long)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
 def _network(
