@@ -25,8 +25,8 @@ print(f"{int((few.targets() >= 0).sum())} of {len(few)} pictures have a label")
 
 teacher = fit(Plain(network(256, seed=1)), data.train, settings=settings).method.deployable()
 
-# All take equally many steps. Alone, the student sees the labelled pictures again and again. With the teacher it
-# sees all: the loss of the labels is a mean over those that have one, that of the teacher over all.
+# All take equally many steps. Alone, the student sees the labelled pictures again and again. With the teacher
+# it sees all: the loss of the labels is a mean over those that have one, that of the teacher over all.
 found = {"teacher, all labels": teacher}
 for name, method in {
     "alone": Plain(network(16, seed=2)),
