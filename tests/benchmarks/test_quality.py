@@ -68,7 +68,10 @@ def test_every_registered_method_is_compared_with_all_and_with_few_labels(
     finished: tuple[Path, dict[str, Any]],
 ) -> None:
     made = {(cell["method"], cell["labels"]) for cell in finished[1]["cells"]}
-    assert made == {(slug, labels) for slug in METHODS for labels in (None, 8)} | {("plain_mixed", 8)}
+    assert made == {
+        *((name, labels) for name in [*METHODS, "sskd_joint"] for labels in (None, 8)),
+        ("plain_mixed", 8),
+    }
 
 
 def test_a_cell_holds_what_a_reader_needs_to_judge_it(finished: tuple[Path, dict[str, Any]]) -> None:
@@ -221,12 +224,14 @@ def test_figures_are_means_with_sample_deviations_and_differences_by_seed() -> N
     [
         ([0.5, 0.7, 0.6], 1),
         ([-0.5, -0.7, -0.6], -1),
-        ([0.1, 2.0, 0.1], 0),  # all ahead, but not by more than the spread
-        ([0.9, 1.0, -0.1], 0),  # a seed is not
+        ([0.1, 0.4, 0.5], 0),  # all ahead: 0.33 (0.21), but +- 0.52
+        ([0.9, 1.0, -0.1], 0),
+        ([0.5, 0.6], 0),  # two seeds: +- 12.7 / sqrt(2) deviations
         ([3.0], 0),  # one seed says nothing
+        ([0.1, 0.2, 0.3] * 5, 1),
     ],
 )
-def test_ahead_needs_every_seed_and_more_than_the_spread(values: list[float], verdict: int) -> None:
+def test_ahead_needs_an_interval_without_0(values: list[float], verdict: int) -> None:
     assert Figures(dict(enumerate(values))).verdict() == verdict
 
 
@@ -235,9 +240,9 @@ def test_reasons_stand_only_where_the_figures_ask_for_them() -> None:
         return {"method": method, "labels": None, "seed": seed, "scores": {"chosen": {"test": test}}}
 
     for gain, said in ((-0.02, True), (0.02, False)):
-        found = [cell("kd", seed, 0.8) for seed in range(2)]
-        found += [cell("sskd", seed, 0.8 + gain + 0.001 * seed) for seed in range(2)]
-        meaning = page._meaning(page.lines_of({"cells": found}, None))
+        found = [cell("kd", seed, 0.8) for seed in range(3)]
+        found += [cell("sskd", seed, 0.8 + gain + 0.001 * seed) for seed in range(3)]
+        meaning = page._meaning(page.lines_of({"cells": found}, None), None)
         assert (page.REASONS["sskd"] in meaning) is said
 
 
