@@ -125,6 +125,12 @@ def test_pooled_boxes_of_one_object_leave_the_best():
     assert len(pool_boxes(SEEN, threshold=0.9)["boxes"]) == 5
 
 
+def test_boxes_that_overlap_by_the_threshold_are_two_objects():
+    halves = [found(((0, 0, 10, 10), 0.9, 1)), found(((0, 0, 10, 5), 0.6, 1))]
+    assert len(pool_boxes(halves)["boxes"]) == 2
+    assert len(pool_boxes(halves, threshold=0.49)["boxes"]) == 1
+
+
 def test_fused_boxes_are_averaged_and_lone_ones_count_less():
     pooled = pool_boxes(SEEN, fusion=True)
     torch.testing.assert_close(pooled["boxes"][0], torch.tensor([0.4, 0, 10.4, 10], dtype=torch.float64))

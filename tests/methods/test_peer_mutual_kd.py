@@ -250,6 +250,7 @@ def test_dropout_of_targets_is_drawn_anew_for_every_student():
         method(batch(), update)
     assert len(asked) == 2
     assert not torch.equal(*asked)
+    assert not any(output.requires_grad for output in asked)  # a target needs no graph
 
 
 def test_sequential_targets_are_those_of_networks_that_have_stepped():

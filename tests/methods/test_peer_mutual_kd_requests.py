@@ -266,6 +266,18 @@ def test_boxes_of_teacher_and_peers():
     assert "teacher_boxes" not in str(detectors()(given).terms)
 
 
+def test_boxes_count_where_the_classes_of_the_same_target_do():
+    given = scenes(torch.zeros(IMAGES, PLACES))
+    losses = detectors(box=True)(given)
+    outputs = {m: Detector(m)(given["inputs"]) for m in (1, 2, 3)}
+    seen = {m: (o["logits"].softmax(-1)[..., 1:].amax(-1) > 0.5).double() for m, o in outputs.items()}
+    assert not any(torch.equal(seen[1], seen[m]) for m in (2, 3))
+    for term, target in (("teacher_boxes", 3), ("peer_boxes", 2)):
+        boxes = outputs[1]["boxes"], outputs[target]["boxes"]
+        each = nn.functional.smooth_l1_loss(*boxes, reduction="none").sum(-1)
+        torch.testing.assert_close(losses.terms[f"student0.{term}"], masked_mean(each, seen[target]))
+
+
 def test_dense_requests_that_cannot_be_met():
     with pytest.raises(RequestError, match=r"mask.*missing"):
         detectors()(scenes())
