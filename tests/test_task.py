@@ -93,6 +93,9 @@ def test_causal_tokens_are_judged_against_the_next():
     loss = task.loss(output, {"inputs": output, "targets": targets})
     torch.testing.assert_close(loss, F.cross_entropy(output[0, :3], targets[0, 1:]))
     assert task.counts({"inputs": output, "targets": targets})["targets"] == 3
+    short = torch.tensor([[4, 1, -100], [4, -100, -100]])  # the second has no target one position later
+    counts = task.counts({"inputs": short, "targets": short})
+    assert counts == {"samples": 2, "targets": 1, "sequences": 1}
 
 
 def test_several_labels_and_real_values():

@@ -146,5 +146,9 @@ def _token_count(mask: Tensor, batch: Mapping[str, Any], reduction: RowReduction
         if batch.get("targets") is None and batch.get("mask") is None:
             return samples * mask[0].sum()  # every position of every sequence
         return denominator(batch, "targets", mask.sum())
-    # Only sequences with a valid position count, and the loop counts all; exact where none is empty.
-    return samples * mask.any(1).sum() / len(mask) if reduction == "sequence_mean" else samples
+    if reduction == "sequence_mean":
+        sequences = mask.any(1).sum()
+        counted = (batch.get("count") or {"sequences": sequences}).get("sequences")
+        # A loop of one's own may count samples alone; that is exact where no sequence is empty.
+        return samples * sequences / len(mask) if counted is None else counted
+    return samples

@@ -203,14 +203,16 @@ class Tokens(Task):
         return summed / _at_least_one(denominator(batch, "targets", mask.sum()))
 
     def counts(self, batch: Mapping[str, Any]) -> dict[str, float]:
-        """`samples`: B; `targets`: the positions that count."""
+        """`samples`: B; `targets`: the positions that count; `sequences`: the samples that have one."""
         targets, mask = batch.get("targets"), batch.get("mask")
         if targets is not None:
             mask = targets != -100 if mask is None else (targets != -100) & mask.bool()
         if mask is None:
-            return {"samples": float(num_samples(batch)), "targets": 0.0}
+            samples = float(num_samples(batch))
+            return {"samples": samples, "targets": 0.0, "sequences": samples}
         valid = (mask[:, 1:] if self.causal else mask).bool()
-        return {"samples": float(len(mask)), "targets": float(valid.sum())}
+        sequences = float(valid.any(1).sum())
+        return {"samples": float(len(mask)), "targets": float(valid.sum()), "sequences": sequences}
 
     def measure(self, output: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Per sample: `right`, `tokens` and `negative_log_likelihood`, [B] each, summed over positions."""

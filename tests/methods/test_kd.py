@@ -164,6 +164,13 @@ def test_teachers_are_in_neither_parameters_nor_state() -> None:
         assert not teacher.model.training
 
 
+def test_a_teachers_answer_has_no_graph_even_where_the_inputs_have_one() -> None:
+    inputs = torch.randn(6, 5, requires_grad=True)
+    method = KD(network(0), network(1))
+    assert not method.teacher({"inputs": inputs}).output.requires_grad
+    assert method.student(inputs).requires_grad
+
+
 @pytest.mark.parametrize(
     "settings", [{}, {"standardize": True}, {"variant": "decoupled", "warmup": 0}, {"rest": "uniform"}]
 )

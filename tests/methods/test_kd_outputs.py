@@ -177,6 +177,8 @@ def test_bounded_regression_skips_samples_without_target() -> None:
         (Tokens(), {}),
         (Tokens(causal=True), {}),
         (Tokens(), {"reduction": "batchmean"}),
+        (Tokens(), {"reduction": "sequence_mean"}),
+        (Tokens(causal=True), {"reduction": "sequence_mean"}),
     ],
     ids=lambda value: value.name if isinstance(value, Task) else str(value),
 )
