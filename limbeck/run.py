@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from limbeck._recipe.shelf import method_entry
 from limbeck._run.folder import RunFolder, opened
 from limbeck._run.listings import Listing, list_methods, list_recipes
 from limbeck._run.result import Run
@@ -44,9 +45,6 @@ def distill(
         RunError: the run failed; what it had is kept.
         Interrupted: a signal stopped it; `resume=True` goes on.
     """
-    from limbeck._run import job
-
-    screen = screen or job.default_screen()
     if isinstance(recipe, str | Path) and Path(recipe).is_dir():
         folder = opened(recipe)
         return _again(folder, overrides, output, resume=resume, dry_run=dry_run, screen=screen)
@@ -55,10 +53,24 @@ def distill(
         given = Recipe.parse(recipe.source_text(), source, overrides) if overrides else recipe
     else:
         given = Recipe.load(recipe, overrides)
+    _check_slug(given)
+    from limbeck._run import job  # torch, once the recipe is right
+
     if resume:
         folder = job.unfinished(given, output)
         return _again(folder, (), None, resume=True, dry_run=dry_run, screen=screen)
     return job.start(given, source, output, dry_run=dry_run, screen=screen)
+
+
+def _check_slug(recipe: Recipe) -> None:
+    """Refuses a method that is not in the index, before torch is imported."""
+    name = recipe.method.name
+    if ":" not in name:
+        try:
+            method_entry(name)
+        except RequestError as error:
+            where = recipe.where("method", "name", value=True)
+            raise RequestError(error.message, fix=error.fix, near=error.near, where=where) from error
 
 
 def _again(
@@ -68,11 +80,9 @@ def _again(
     *,
     resume: bool,
     dry_run: bool,
-    screen: Screen,
+    screen: Screen | None,
 ) -> Run:
     """Goes on with a run, or shows one that is finished."""
-    from limbeck._run import job
-
     if overrides or output is not None:
         flag = "--set" if overrides else "--output"
         raise RequestError(
@@ -81,10 +91,13 @@ def _again(
             f"--set train.epochs=20 --output {folder}-longer",
         )
     if folder.finished:
-        screen.say(f"{folder} is finished")
+        if screen is not None:
+            screen.say(f"{folder} is finished")
         return Run.open(folder.path)
     if not resume:
         raise RequestError(f"{folder} is not finished", fix=f"limbeck distill {folder} --resume")
+    from limbeck._run import job
+
     return job.go_on(folder, dry_run=dry_run, screen=screen)
 
 

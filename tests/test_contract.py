@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from limbeck import Losses, contract
+from limbeck.method import Method
 from limbeck.methods import METHODS, resolve
 from limbeck.methods.plain import Plain
 
@@ -21,7 +22,14 @@ def test_every_method_keeps_the_contract(slug, check):
     contract.CHECKS[check](resolve(slug))
 
 
-class Unequal(Plain):
+class Whole(Plain):
+    """Trains all its parameters on every sample, as a method does by default."""
+
+    def stages(self):
+        return Method.stages(self)
+
+
+class Unequal(Whole):
     """The total is not the sum."""
 
     def losses(self, student, teacher, batch):
@@ -30,7 +38,7 @@ class Unequal(Plain):
         return losses
 
 
-class Frozen(Plain):
+class Frozen(Whole):
     """A parameter that never gets a gradient."""
 
     def __init__(self, student, teacher=None, *, task=None):
@@ -38,7 +46,7 @@ class Frozen(Plain):
         self.unused = torch.nn.Linear(2, 2)
 
 
-class Random(Plain):
+class Random(Whole):
     """Draws from the clock."""
 
     def losses(self, student, teacher, batch):
@@ -49,7 +57,7 @@ class Random(Plain):
         return Losses({"hard": losses.terms["hard"] * (1 + noise)}, {"hard": 1.0})
 
 
-class Forgetful(Plain):
+class Forgetful(Whole):
     """What it counts is in no state."""
 
     def __init__(self, student, teacher=None, *, task=None):
@@ -62,7 +70,7 @@ class Forgetful(Plain):
         return Losses(losses.terms, {"hard": 1.0 / self.seen})
 
 
-class Incomplete(Plain):
+class Incomplete(Whole):
     """A hyper-parameter that the card does not name."""
 
     def __init__(self, student, teacher=None, *, task=None, strength: float = 1.0):
@@ -70,7 +78,7 @@ class Incomplete(Plain):
         self.strength = strength
 
 
-class MeanOfBatch(Plain):
+class MeanOfBatch(Whole):
     """Divides by its own batch, whatever the loop counts."""
 
     def losses(self, student, teacher, batch):
@@ -78,14 +86,14 @@ class MeanOfBatch(Plain):
         return super().losses(student, teacher, without)
 
 
-class Shared(Plain):
+class Shared(Whole):
     """Deploys what trains."""
 
     def deployable(self):
         return self.student
 
 
-class Drifting(Plain):
+class Drifting(Whole):
     """Trains the teacher along."""
 
     card = dataclasses.replace(Plain.card, teacher="outputs")

@@ -4,7 +4,8 @@
     python -m tools.docs --check    # exit code 1 if something would change
 
 Generated are, from the cards of the methods, the recipe's types, the command line and the docstrings:
-limbeck/methods/index.json, docs/methods/, docs/reference/, and the table between the markers in README.md.
+limbeck/methods/index.json, docs/methods/, docs/reference/, and what stands between the markers in README.md:
+the table of the methods, and that of the stored results.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 from pydantic import BaseModel
 
 import limbeck
+from benchmarks.quality.page import RESULTS, short_table
 from limbeck.method import Method
 from limbeck.methods import METHODS, resolve
 from limbeck.recipe import Recipe
@@ -294,6 +296,14 @@ def between(text: str, name: str, new: str) -> str:
     return pattern.sub(lambda found: f"{found[1]}{new}\n{found[2]}", text)
 
 
+def readme(entries: Sequence[Mapping[str, Any]]) -> str:
+    """README.md with its tables of methods and of results."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    text = between(text, "methods", method_table(entries, "docs/methods/"))
+    result = json.loads((RESULTS / "quality_fashion-mnist.json").read_text("utf-8"))
+    return between(text, "results", short_table(result))
+
+
 def pages() -> dict[Path, str]:
     """Everything that is generated, by path from the root of the project."""
     entries = [entry(slug) for slug in sorted(METHODS)]
@@ -303,9 +313,7 @@ def pages() -> dict[Path, str]:
         "docs/reference/command.md": command_page(),
         "docs/reference/python.md": python_page(),
         "docs/reference/recipe.md": recipe_page(),
-        "README.md": between(
-            (ROOT / "README.md").read_text("utf-8"), "methods", method_table(entries, "docs/methods/")
-        ),
+        "README.md": readme(entries),
     }
     made.update({f"docs/methods/{one['slug']}.md": method_page(one) for one in entries})
     return {Path(path): text for path, text in made.items()}

@@ -128,6 +128,22 @@ def page(results: Sequence[Mapping[str, Any]]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def short_table(result: Mapping[str, Any]) -> str:
+    """Test accuracy of the chosen epoch, a column a number of labels, the teacher first: for README.md."""
+    settings = sorted({cell["labels"] for cell in result["cells"]}, key=lambda n: (n is not None, n))
+    tables = [{line.name: line for line in lines_of(result, labels)} for labels in settings]
+    head = ["test accuracy", *("all labels" if n is None else f"{n:,} labels" for n in settings)]
+    rows = [head, ["---", *["---:"] * len(settings)]]
+    if result["teacher"] is not None:
+        rows.append(
+            ["teacher (all labels)", *[f"{100 * result['teacher']['scores']['test']:.2f}"] * len(settings)]
+        )
+    for name in dict.fromkeys(name for table in reversed(tables) for name in table):
+        scores = [str(table[name].score("chosen", "test")) if name in table else "" for table in tables]
+        rows.append([f"`{name}`", *scores])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
 def _comparison(result: Mapping[str, Any]) -> Iterator[str]:
     """Heading, facts, tables and what they mean."""
     yield f"## {result['title']}"

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +32,7 @@ class RunFolder:
     def __init__(self, path: Path, *, writes: bool = True) -> None:
         self.path = path
         self.writes = writes
+        self.echo: Callable[[str], None] | None = None  # hears every line of the log, too
 
     def __str__(self) -> str:
         return self.path.as_posix()
@@ -104,6 +105,8 @@ class RunFolder:
         if not self.writes:
             return
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        if self.echo is not None:
+            self.echo(text)
         with open(self.path / "log.txt", "a", encoding="utf-8", newline="\n") as file:
             file.writelines(f"{stamp} {line}\n" for line in text.splitlines() or [""])
 
@@ -225,14 +228,6 @@ def _free(folder: RunFolder, source: str) -> RunFolder:
 def _only_begun(path: Path) -> bool:
     """Whether a folder is empty, or holds no more than a start that was cut short."""
     return {entry.name for entry in path.iterdir()} <= {_RECIPE, _FIGURES, *(f".{n}.draft" for n in _FILES)}
-
-
-def newest_run() -> RunFolder:
-    """The run that was begun last in `runs`."""
-    found = [RunFolder(path.parent) for path in RUNS.glob(f"*/{_RESOLVED}")]
-    if not found:
-        raise RequestError("there is no run in runs/", fix="limbeck distill quickstart")
-    return max(found, key=lambda folder: (folder.path / _RESOLVED).stat().st_mtime)
 
 
 def opened(path: str | Path) -> RunFolder:

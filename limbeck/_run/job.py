@@ -40,8 +40,11 @@ def default_screen() -> Screen:
     return Screen() if display is None else NotebookScreen(display)
 
 
-def start(recipe: Recipe, source: str, output: str | Path | None, *, dry_run: bool, screen: Screen) -> Run:
+def start(
+    recipe: Recipe, source: str, output: str | Path | None, *, dry_run: bool, screen: Screen | None
+) -> Run:
     """A new run from its recipe; see `limbeck.distill`."""
+    screen = screen or default_screen()
     team = Team()
     chosen, kept = team.from_main(lambda: choose(recipe.name, output, source))
     folder = RunFolder(chosen.path, writes=team.is_main)
@@ -51,12 +54,15 @@ def start(recipe: Recipe, source: str, output: str | Path | None, *, dry_run: bo
         return Run(folder.path, plan=plan)
     _say(plan, screen, team)
     folder.begin(recipe, resolved(prepared), _first_figures(prepared, folder, plan, source))
-    folder.log(f"limbeck distill {source}\n{plan.text()}\n" + "\n".join(prepared.notes))
+    folder.log(f"limbeck distill {source}\n{plan.text()}")
+    folder.echo = screen.say if screen.verbose else None
+    folder.log("\n".join(prepared.notes))
     return _execute(prepared, folder, plan, screen, team, resume=False)
 
 
-def go_on(folder: RunFolder, *, dry_run: bool, screen: Screen) -> Run:
+def go_on(folder: RunFolder, *, dry_run: bool, screen: Screen | None) -> Run:
     """The rest of a run that stopped."""
+    screen = screen or default_screen()
     team = Team()
     folder = RunFolder(folder.path, writes=team.is_main)
     recipe, run = folder.recipe(), folder.figures()
@@ -68,6 +74,7 @@ def go_on(folder: RunFolder, *, dry_run: bool, screen: Screen) -> Run:
         return Run(folder.path, plan=plan)
     _say(plan, screen, team)
     folder.log(f"goes on\n{plan.text()}")
+    folder.echo = screen.say if screen.verbose else None
     return _execute(prepared, folder, plan, screen, team, resume=True)
 
 

@@ -25,6 +25,7 @@ class Screen:
     Args:
         stream: all of it goes there; stderr unless given.
         quiet: say nothing.
+        verbose: say what goes to log.txt, too; then nothing is redrawn.
         live: redraw one line; by default on a terminal that can.
         width: of a line; by default the terminal's, 80 in a pipe.
     """
@@ -34,12 +35,14 @@ class Screen:
         stream: TextIO | None = None,
         *,
         quiet: bool = False,
+        verbose: bool = False,
         live: bool | None = None,
         width: int | None = None,
     ) -> None:
         self.stream = stream or sys.stderr
         self.quiet = quiet
-        self.live = not console.steady(self.stream) if live is None else live
+        self.verbose = verbose
+        self.live = not (verbose or console.steady(self.stream)) if live is None else live
         self.console = Console(file=self.stream, highlight=False, width=width, force_terminal=live)
         self.width = min(self.console.width, 100) if self.live else width or 80
 
@@ -208,7 +211,7 @@ class PhaseLine(Listener):
 
 def screen_for(manner: Manner) -> Screen:
     """The screen of the command: stderr, and nothing where only results are wanted."""
-    return Screen(quiet=manner.quiet)
+    return Screen(quiet=manner.quiet, verbose=manner.verbose and not manner.quiet)
 
 
 def silent() -> Screen:

@@ -20,7 +20,7 @@ Indices = Tensor | Sequence[int]
 Inputs = Tensor | Mapping[str, Tensor]
 
 #: Keys of a batch that a column cannot take.
-_OWN_KEYS = ("inputs", "targets", "index", "view", "count", "mask")
+_OWN_KEYS = ("inputs", "targets", "index", "view", "count")
 
 
 class Dataset(ABC):

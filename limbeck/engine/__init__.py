@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from limbeck.engine.evaluation import evaluate as evaluate
     from limbeck.engine.fitting import fit as fit
+    from limbeck.engine.interruption import Interruption as Interruption
     from limbeck.engine.listener import Listener as Listener
     from limbeck.engine.result import Fit as Fit
     from limbeck.engine.settings import Machine as Machine
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Fit": "limbeck.engine.result",
+    "Interruption": "limbeck.engine.interruption",
     "Listener": "limbeck.engine.listener",
     "Machine": "limbeck.engine.settings",
     "Training": "limbeck.engine.settings",

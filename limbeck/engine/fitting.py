@@ -19,7 +19,7 @@ from limbeck.engine.interruption import Interruption
 from limbeck.engine.keeper import Keeper
 from limbeck.engine.listener import EpochEnd, Listener, StageStart, StepEnd
 from limbeck.engine.optimizers import build_optimizer, build_schedule, override, schedule_by_step
-from limbeck.engine.process import accelerator_for, average_buffers, averaged, summed
+from limbeck.engine.process import accelerator_for, average_buffers, averaged, release, summed
 from limbeck.engine.result import Fit
 from limbeck.engine.settings import Machine, Training
 from limbeck.engine.stages import begin, begun_before, check, due, epochs_of, select
@@ -160,12 +160,14 @@ class _Loop:
         if resumed and position.step == 0:
             self.keeper.restore_random()
         self._announce(number, stage, epochs, steps, tools)
-        while position.epoch < epochs and not self.progress.stage_over:
-            renews = stage.renew and position.epoch and position.epoch % stage.renew == 0
-            if renews and position.step == 0:
-                data = self._begin(stage, number, selected)
-            self._epoch(stage, epochs, steps, data, tools)
-        self._release()
+        try:
+            while position.epoch < epochs and not self.progress.stage_over:
+                renews = stage.renew and position.epoch and position.epoch % stage.renew == 0
+                if renews and position.step == 0:
+                    data = self._begin(stage, number, selected)
+                self._epoch(stage, epochs, steps, data, tools)
+        finally:
+            self._release()
 
     def _begin(self, stage: Stage, number: int, data: Dataset) -> Dataset:
         return begin(stage, number, data, self.folder, write=self.accelerator.is_main_process)
@@ -226,7 +228,8 @@ class _Loop:
         """Takes off what preparing put around the method."""
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         vars(self.method).pop("forward", None)  # accelerate leaves the bound original on the instance
-        self.accelerator.free_memory()
+        self.model, self.optimizers = self.method, {}
+        release(self.accelerator)
 
     def _scored(self, stage: Stage) -> bool:
         return stage.scored and self.validation is not None

@@ -29,6 +29,17 @@ def accelerator_for(machine: Machine) -> Accelerator:
     )
 
 
+def release(accelerator: Accelerator) -> None:
+    """Lets go of what was prepared. On one processor without the garbage collection, 0.1 to 0.4 s a stage.
+
+    Elsewhere it is worth it: a data-parallel wrapper keeps hooks on the parameters until it is collected.
+    """
+    if accelerator.num_processes > 1 or accelerator.device.type != "cpu":
+        accelerator.free_memory()
+    else:
+        accelerator._models, accelerator._optimizers = [], []
+
+
 def summed(accelerator: Accelerator, values: list[float]) -> list[float]:
     """Each value summed over the processes, in float64."""
     if accelerator.num_processes == 1:

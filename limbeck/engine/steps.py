@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 
 from limbeck.engine.process import summed
@@ -57,9 +58,27 @@ def refuse_non_finite(
     losses, micro = results[bad.index(True)], micros[bad.index(True)]
     values = {name: value.item() for name, value in losses.terms.items()}
     culprits = [f"{name} = {value:g}" for name, value in values.items() if not math.isfinite(value)]
-    samples = ", ".join(str(number) for number in index_of([micro])[:8]) or "without index"
     raise RunError(
-        f"the loss is not finite: {', '.join(culprits) or 'the total'} ({place}; samples {samples}, ...)",
+        f"the loss is not finite: {', '.join(culprits) or 'the total'} ({place}; {_samples(micro)})",
         fix="a lower train.learning_rate, train.clip_norm = 1.0, or look at these samples; "
         "the checkpoint before this step is kept",
     )
+
+
+def _samples(micro: Mapping[str, Any]) -> str:
+    """The samples whose own inputs are not finite, or else those of the batch."""
+    index = list(index_of([micro]))
+    inputs = micro["inputs"]
+    values = [
+        v for v in (inputs.values() if isinstance(inputs, Mapping) else [inputs]) if v.is_floating_point()
+    ]
+    if values and index:
+        fine = torch.stack([value.isfinite().flatten(1).all(1) for value in values]).all(0).tolist()
+        culprits = [number for number, whole in zip(index, fine, strict=True) if not whole]
+        if culprits:
+            return f"not finite in itself: sample {_listed(culprits)}"
+    return f"samples {_listed(index)}" if index else "samples without index"
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers[:8])) + (", ..." if len(numbers) > 8 else "")

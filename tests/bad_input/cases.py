@@ -218,7 +218,7 @@ CASES = [
     Case(
         "unknown-method",
         "there is no method 'kdd'",
-        "slug",
+        "kd",
         "--set method.name=kdd",
         sets=["method.name=kdd"],
     ),
