@@ -94,16 +94,12 @@ def chance(kind: str, one: float, two: float, samples: int) -> float | None:
 def after(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Commands that go on from a finished run, with what they do."""
     folder, source = run["folder"], run["source"]
-    method = run["recipe"].get("method", {}).get("name", "kd")
-    other = next(slug for slug in ("semckd", "kd") if slug != method)
-    commands = [
+    return [
         (f"limbeck distill {source} --set seed=1", "how much is chance"),
+        ("limbeck methods", "the other methods"),
         (f"limbeck layers {folder}/student", "what can be tapped"),
         (f"hf upload YOU/NAME {folder}/student", "nothing was sent so far"),
     ]
-    if run["data"]["pictures"]:
-        commands.insert(0, (f"limbeck distill {source} --set method.name={other}", "another method"))
-    return commands
 
 
 def closing_text(run: Mapping[str, Any]) -> str:
