@@ -45,6 +45,7 @@ def write(folder: Path, name: str, tensors: Mapping[str, Tensor], state: Mapping
         (draft / _SUMS).write_text(_sums(draft), encoding="ascii")
         for file in (_TENSORS, _STATE, _SUMS):
             _flush(draft / file)
+        shutil.rmtree(target, ignore_errors=True)  # a kill left it behind, and no state names it
         os.rename(draft, target)
         _flush(folder)
     except OSError as error:

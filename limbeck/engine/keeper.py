@@ -37,6 +37,7 @@ class Keeper:
     def __init__(self, folder: Path | None, accelerator: Accelerator, seed: int) -> None:
         self.folder, self.accelerator, self.seed = folder, accelerator, seed
         self.chosen: dict[str, Tensor] = {}
+        self._kept: Path | None = None  # the chosen weights that the last state names
         self.written = time.monotonic()
         self._tensors: dict[str, Tensor] = {}
         self._tools: dict[str, Any] = {}
@@ -72,13 +73,12 @@ class Keeper:
         self, folder: Path, tensors: dict[str, Tensor], plain: Any, progress: Progress, chosen: bool
     ) -> None:
         number = f"{progress.position.writes:08d}"
-        kept = checkpoint.newest(folder, "chosen")
-        if chosen or kept is None:
-            kept = checkpoint.write(folder, f"chosen-{number}", self.chosen, {})
-        state = {"progress": progress.stored(), "tools": plain, "chosen": kept.name, "seed": self.seed}
+        if chosen or self._kept is None:
+            self._kept = checkpoint.write(folder, f"chosen-{number}", self.chosen, {})
+        state = {"progress": progress.stored(), "tools": plain, "chosen": self._kept.name, "seed": self.seed}
         path = checkpoint.write(folder, f"last-{number}", tensors, state)
         checkpoint.prune(folder, "last", path)
-        checkpoint.prune(folder, "chosen", kept)
+        checkpoint.prune(folder, "chosen", self._kept)
 
     def restore(self, method: Method) -> Progress | None:
         """Puts the method back to the newest checkpoint; None when there is none yet.
@@ -97,7 +97,8 @@ class Keeper:
                 f"{path} was trained with seed {state['seed']}, not {self.seed}",
                 fix=f"seed = {state['seed']}",
             )
-        self.chosen = checkpoint.read(self.folder / state["chosen"])[0]
+        self._kept = self.folder / state["chosen"]
+        self.chosen = checkpoint.read(self._kept)[0]
         restore_method(method, self._tensors)
         self._tools, self._random_pending = state["tools"], True
         return Progress.restored(state["progress"])

@@ -128,6 +128,24 @@ def test_resume_without_a_checkpoint_starts(tmp_path):
     assert same(weights(one), weights(two))
 
 
+def test_a_kill_between_the_two_checkpoints_of_an_epoch_does_no_harm(tmp_path):
+    """The chosen weights of the next epoch were written, the state that names them was not."""
+    settings = Training(epochs=4, batch_size=8)
+    whole, *_ = run(lambda: Supervised(mlp()), data(), settings, tmp_path / "whole")
+    cut = tmp_path / "cut"
+    run(lambda: Supervised(mlp()), data(), settings, cut, after=5)
+    written = int(checkpoint.newest(cut, "last").name.removeprefix("last-"))
+    wrong = {
+        name: value * 0 + 7 for name, value in checkpoint.read(checkpoint.newest(cut, "chosen"))[0].items()
+    }
+    for number in (written + 1, written + 2):
+        checkpoint.write(cut, f"chosen-{number:08d}", wrong, {})
+    resumed, _, _, result = run(lambda: Supervised(mlp()), data(), settings, cut, resume=True)
+    assert same(weights(resumed), weights(whole))
+    assert not any(bool((value == 7).all()) for value in result.weights["chosen"].values())
+    assert len(list(cut.glob("chosen-*"))) == 1
+
+
 def test_a_signal_stops_with_its_exit_code(tmp_path):
     interruption = Interruption()
     interruption.signal_number = signal.SIGTERM
