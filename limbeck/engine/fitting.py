@@ -18,8 +18,8 @@ from limbeck.engine.evaluation import evaluate
 from limbeck.engine.interruption import Interruption
 from limbeck.engine.keeper import Keeper
 from limbeck.engine.listener import EpochEnd, Listener, StageStart, StepEnd
-from limbeck.engine.optimizers import build_optimizer, build_schedule, override, schedule_by_step
-from limbeck.engine.process import accelerator_for, average_buffers, averaged, release, summed
+from limbeck.engine.preparation import Tools, Wrapped, rates, tools_for
+from limbeck.engine.process import accelerator_for, average_buffers, averaged, summed
 from limbeck.engine.result import Fit
 from limbeck.engine.settings import Machine, Training
 from limbeck.engine.stages import begin, begun_before, check, due, epochs_of, select
@@ -152,8 +152,9 @@ class _Loop:
             else begun_before(stage, number, selected, self.folder)
         )
         steps = self._num_steps(stage, data)
-        tools = self._tools(stage, epochs, steps)
-        self._prepare(tools)
+        scored = self._scored(stage)
+        tools = tools_for(stage, self.settings, epochs=epochs, steps=steps, scored=scored)
+        self.wrapped = Wrapped(self.method, self.accelerator, tools)
         if resumed:
             self.keeper.restore_tools(tools)
         position = self.progress.position
@@ -167,7 +168,7 @@ class _Loop:
                     data = self._begin(stage, number, selected)
                 self._epoch(stage, epochs, steps, data, tools)
         finally:
-            self._release()
+            self.wrapped.release()
 
     def _begin(self, stage: Stage, number: int, data: Dataset) -> Dataset:
         return begin(stage, number, data, self.folder, write=self.accelerator.is_main_process)
@@ -206,42 +207,17 @@ class _Loop:
             length=len(self.train),
         )
 
-    def _tools(self, stage: Stage, epochs: int, steps: int) -> dict[str, Tool]:
-        tools = {}
-        for update in stage.updates:
-            own = override(self.settings, update)
-            steps_due = sum(due(step, update.every, steps) for step in range(steps))
-            optimizer = build_optimizer(update, self.settings)
-            scored = self._scored(stage)
-            schedule = build_schedule(optimizer, own, epochs=epochs, steps=steps_due, scored=scored)
-            tools[update.name] = Tool(update, optimizer, schedule, schedule_by_step(own), own.clip_norm)
-        return tools
-
-    def _prepare(self, tools: dict[str, Tool]) -> None:
-        """The method is prepared anew for every stage: other parameters train, other graphs arise."""
-        wanted = [tool.optimizer for tool in tools.values()]
-        self.model, *prepared = self.accelerator.prepare(self.method, *wanted)
-        self.optimizers = dict(zip(tools, prepared, strict=True))
-        self.method.optimizers = {name: tool.optimizer for name, tool in tools.items()}
-
-    def _release(self) -> None:
-        """Takes off what preparing put around the method."""
-        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        vars(self.method).pop("forward", None)  # accelerate leaves the bound original on the instance
-        self.model, self.optimizers = self.method, {}
-        release(self.accelerator)
-
     def _scored(self, stage: Stage) -> bool:
         return stage.scored and self.validation is not None
 
-    def _announce(self, number: int, stage: Stage, epochs: int, steps: int, tools: dict[str, Tool]) -> None:
+    def _announce(self, number: int, stage: Stage, epochs: int, steps: int, tools: Tools) -> None:
         trainable = sum(p.numel() for p in self.method.parameters() if p.requires_grad)
         self.method.epochs = epochs
-        self.listener.on_stage(StageStart(number, stage.name, epochs, steps, trainable, _rates(tools)))
+        self.listener.on_stage(StageStart(number, stage.name, epochs, steps, trainable, rates(tools)))
 
     # -- one epoch -----------------------------------------------------------------------------------
 
-    def _epoch(self, stage: Stage, epochs: int, steps: int, data: Dataset, tools: dict[str, Tool]) -> None:
+    def _epoch(self, stage: Stage, epochs: int, steps: int, data: Dataset, tools: Tools) -> None:
         progress, position = self.progress, self.progress.position
         batches = iter(self._loader(stage, data))
         self.keeper.restore_random()  # after the iterator was made: making it may draw
@@ -258,7 +234,7 @@ class _Loop:
         self._end_epoch(stage, epochs, tools)
 
     def _step(
-        self, step: int, steps: int, stage: Stage, batches: Iterator[list[Any]], tools: dict[str, Tool]
+        self, step: int, steps: int, stage: Stage, batches: Iterator[list[Any]], tools: Tools
     ) -> tuple[int, tuple[int, ...]]:
         """Every update that is due, on the same batch or each on its own next one."""
         micros: list[dict[str, Any]] = []
@@ -277,27 +253,25 @@ class _Loop:
     def _update(self, tool: Tool, micros: list[dict[str, Any]], *, alone: bool) -> None:
         """One optimizer's step: forward and backward of each micro-batch, then the checked step."""
         name, results = tool.update.name, []
-        self.optimizers[name].zero_grad()  # another update's loss may have reached these parameters
+        self.wrapped.optimizers[name].zero_grad()  # another update's loss may have reached these parameters
         for number, micro in enumerate(micros, 1):
             last = number == len(micros)
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
-                losses: Losses = self.model(micro, update=name)
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.wrapped.model):
+                losses: Losses = self.wrapped.model(micro, update=name)
                 total = losses.total if len(micros) == 1 else losses.total / len(micros)
                 self.accelerator.backward(total)
             results.append(losses)
         refuse_non_finite(results, micros, self.progress.position, self.accelerator)
         if tool.clip_norm:
             self.accelerator.clip_grad_norm_(list(tool.update.parameters()), tool.clip_norm)
-        self.optimizers[name].step()
+        self.wrapped.optimizers[name].step()
         if tool.schedule is not None and tool.by_step:
             tool.schedule.step()
         for losses in results:
             self.means.add(losses.terms, 1 / len(results), "" if alone else name)
             self.notes.add(losses.notes, 1 / len(results))
 
-    def _tell_step(
-        self, step: int, steps: int, samples: int, index: tuple[int, ...], tools: dict[str, Tool]
-    ) -> None:
+    def _tell_step(self, step: int, steps: int, samples: int, index: tuple[int, ...], tools: Tools) -> None:
         position = self.progress.position
         event = StepEnd(
             position.stage,
@@ -307,12 +281,12 @@ class _Loop:
             samples,
             time.monotonic() - self.started,
             self.means.values(),
-            _rates(tools),
+            rates(tools),
             index,
         )
         self.listener.on_step(event)
 
-    def _end_epoch(self, stage: Stage, epochs: int, tools: dict[str, Tool]) -> None:
+    def _end_epoch(self, stage: Stage, epochs: int, tools: Tools) -> None:
         progress, position = self.progress, self.progress.position
         average_buffers(self.accelerator, self.method)
         terms = averaged(self.accelerator, self.means.values())
@@ -349,7 +323,7 @@ class _Loop:
 
     # -- saving --------------------------------------------------------------------------------------
 
-    def _maybe_save(self, inside: bool, tools: dict[str, Tool]) -> None:
+    def _maybe_save(self, inside: bool, tools: Tools) -> None:
         """Within an epoch: a checkpoint when one is due, or when a signal asks to stop.
 
         Several processes save after epochs only: their batch statistics are averaged just there.
@@ -361,7 +335,7 @@ class _Loop:
             self._save(tools)
         self._maybe_stop()
 
-    def _save(self, tools: dict[str, Tool], *, chosen: bool = False) -> None:
+    def _save(self, tools: Tools, *, chosen: bool = False) -> None:
         position = self.progress.position
         self.progress.sums = self.means.stored() if position.step else {}
         self.progress.notes = self.notes.stored() if position.step else {}
@@ -390,7 +364,3 @@ class _Loop:
 
 def _first(scores: dict[str, Any], name: str) -> float | None:
     return float(next(iter(scores.values()))[name]) if scores else None
-
-
-def _rates(tools: dict[str, Tool]) -> dict[str, float]:
-    return {f"{name}.{group}": rate for name, tool in tools.items() for group, rate in tool.rates().items()}
