@@ -9,18 +9,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from limbeck.cache import CachedTeacher
     from limbeck.engine import evaluate, fit
     from limbeck.method import Card, Method, Stage, Update
     from limbeck.models.folder import load
     from limbeck.recipe import Recipe
     from limbeck.record import Losses, Record
-    from limbeck.run import Run, distill, list_layers, list_methods, list_recipes
+    from limbeck.run import Run, distill, list_layers, list_methods, list_recipes, verify_cache, write_cache
     from limbeck.task import Classification, Task
     from limbeck.teacher import Teacher
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CachedTeacher",
     "Card",
     "Classification",
     "Losses",
@@ -39,9 +41,12 @@ __all__ = [
     "list_methods",
     "list_recipes",
     "load",
+    "verify_cache",
+    "write_cache",
 ]
 
 _HOME = {
+    "CachedTeacher": "limbeck.cache",
     "Card": "limbeck.method",
     "Classification": "limbeck.task",
     "Losses": "limbeck.record",
@@ -60,6 +65,8 @@ _HOME = {
     "list_methods": "limbeck.run",
     "list_recipes": "limbeck.run",
     "load": "limbeck.models.folder",
+    "verify_cache": "limbeck.run",
+    "write_cache": "limbeck.run",
 }
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from limbeck._cache.fields import Store
-from limbeck._cache.key import Key, short
+from limbeck._cache.key import Key
 from limbeck._cache.shelf import WRITE_FIRST, Shelf, device_of
 from limbeck._cache.verifying import Verified, verify
 from limbeck._cache.writing import BATCH, fill
@@ -22,7 +22,7 @@ from limbeck.record import Record
 from limbeck.task import Task, move
 from limbeck.teacher import Teacher
 
-__all__ = ["CachedTeacher", "Store", "Verified", "verify"]
+__all__ = ["BATCH", "CachedTeacher", "Store", "Verified", "free_bytes", "verify"]
 
 
 class CachedTeacher(Teacher):
@@ -123,7 +123,7 @@ class CachedTeacher(Teacher):
         try:
             return self._shelf.rows(batch)
         except FileNotFoundError:
-            views = torch.as_tensor(batch.get("view", 0)).unique().tolist()
+            views = sorted(set(torch.as_tensor(batch.get("view", 0)).reshape(-1).tolist()))
         if not self._shelf.write:
             lacking = next(view for view in views if self.missing([view]))
             raise RequestError(
@@ -179,8 +179,3 @@ def free_bytes(folder: Path) -> int:
     """Bytes free where a cache is or will be."""
     existing = next(each for each in [folder.absolute(), *folder.absolute().parents] if each.exists())
     return shutil.disk_usage(existing).free
-
-
-def name_of(label: str, key: Key) -> str:
-    """The name of the folder of a cache among others: what it is of, and twelve digits of its key."""
-    return f"{label}-{short(key)}"

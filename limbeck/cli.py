@@ -26,7 +26,7 @@ _FLAGS = {
     "--verbose": "verbose",
     "--debug": "debug",
 }
-_WITH_VALUE = ("--set", "--output", "--size", "--channels", "--classes")
+_WITH_VALUE = ("--set", "--output", "--verify", "--size", "--channels", "--classes")
 
 app = typer.Typer(
     name="limbeck",
@@ -98,6 +98,46 @@ def distill(
     if not manner.json and done.finished and not manner.quiet:
         console.say(f"\n{done.next_text()}")
     if done.figures.get("failed"):
+        raise typer.Exit(1)
+
+
+@app.command(epilog=_example("limbeck cache mine.toml --dry-run"))
+def cache(
+    context: typer.Context,
+    recipe: Annotated[
+        str | None,
+        typer.Argument(metavar="RECIPE", help="A recipe's file or name.", autocompletion=complete_recipe),
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key.", autocompletion=complete_key),
+    ] = None,
+    verify: Annotated[
+        str | None, typer.Option("--verify", metavar="DIR", help="Check every byte of a cache.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say size and time.")] = False,
+) -> None:
+    """Write the teacher's answers ahead of time, or check a cache."""
+    from limbeck._run.screen import screen_for
+    from limbeck.run import verify_cache, write_cache
+
+    manner: Manner = context.obj
+    if (recipe is None) == (verify is None):
+        raise RequestError("limbeck cache needs a RECIPE, or --verify DIR", fix="limbeck cache --help")
+    screen = screen_for(manner)
+    done: Any
+    if verify is not None:
+        done = verify_cache(verify, screen=screen)
+    else:
+        assert recipe is not None
+        done = write_cache(recipe, overrides=changes or (), dry_run=dry_run, screen=screen)
+    if int(os.environ.get("RANK", "0")) > 0:
+        return  # of several processes one speaks
+    if manner.json:
+        console.give_json(done.to_json())
+    else:
+        console.give(done.text())
+    if verify is not None and done.damaged:
         raise typer.Exit(1)
 
 

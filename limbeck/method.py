@@ -255,6 +255,13 @@ class Method(nn.Module, ABC):
         children = [child for name, child in self.named_children() if name != "student"]
         return [*children, *self.parameters(recurse=False)]
 
+    def top_k_temperatures(self) -> Sequence[float] | None:
+        """The temperatures at which it reads a teacher of which only the largest outputs were kept.
+
+        None: it needs whole outputs, and a top-k cache is refused.
+        """
+        return None
+
     def networks(self) -> dict[str, nn.Module]:
         """What is scored on validation data, by name; checkpoints are chosen by the first."""
         return {"student": self.deployable()}

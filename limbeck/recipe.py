@@ -154,8 +154,12 @@ class Recipe(BaseModel):
         return [self.student] if self.student else list(self.students)
 
     def fingerprint(self) -> str:
-        """SHA-256 of all that can change a result; [machine], [log] and [export] are left out."""
+        """SHA-256 of all that can change a result.
+
+        [machine], [log] and [export] are left out, and where a cache lies and whether there is one.
+        """
         kept = {key: value for key, value in self.model_dump().items() if key not in _NOT_COMPUTED}
+        kept["cache"] = {key: kept["cache"][key] for key in ("dtype", "top_k", "temperatures")}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
     def __eq__(self, other: object) -> bool:
@@ -204,11 +208,11 @@ def _check_together(recipe: Recipe, where: Where) -> None:
         raise RequestError(
             "there is no student", where=where((), False), fix='[student] with a line model = "cnn-tiny"'
         )
-    if recipe.cache.mode == "require":
+    if recipe.cache.mode == "require" and recipe.data.views == "fresh":
         raise RequestError(
-            'cache.mode is "require", and cached teacher outputs are not built yet',
-            where=where(("cache", "mode"), True),
-            fix='mode = "auto": the teacher runs live',
+            'data.views = "fresh" shows a new view every epoch, and cache.mode is "require"',
+            where=where(("data", "views"), True),
+            fix='views = "auto"',
         )
 
 

@@ -1,4 +1,4 @@
-"""The verbs as functions: `distill`, `list_methods`, `list_recipes`, `list_layers`. Light to import."""
+"""The verbs as functions: `distill`, `write_cache`, `list_methods` ... Light to import."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from limbeck.recipe import Recipe
 if TYPE_CHECKING:
     from torch import nn
 
+    from limbeck._run.caching_ahead import CacheRun
     from limbeck._run.screen import Screen
+    from limbeck.cache import Verified
 
-__all__ = ["Run", "distill", "list_layers", "list_methods", "list_recipes"]
+__all__ = ["Run", "distill", "list_layers", "list_methods", "list_recipes", "verify_cache", "write_cache"]
 
 
 def distill(
@@ -48,18 +50,24 @@ def distill(
     if isinstance(recipe, str | Path) and Path(recipe).is_dir():
         folder = opened(recipe)
         return _again(folder, overrides, output, resume=resume, dry_run=dry_run, screen=screen)
-    source = recipe.name if isinstance(recipe, Recipe) else str(recipe)
-    if isinstance(recipe, Recipe):
-        given = Recipe.parse(recipe.source_text(), source, overrides) if overrides else recipe
-    else:
-        given = Recipe.load(recipe, overrides)
-    _check_slug(given)
+    given, source = _read(recipe, overrides)
     from limbeck._run import job  # torch, once the recipe is right
 
     if resume:
         folder = job.unfinished(given, output)
         return _again(folder, (), None, resume=True, dry_run=dry_run, screen=screen)
     return job.start(given, source, output, dry_run=dry_run, screen=screen)
+
+
+def _read(recipe: Recipe | str | Path, overrides: Sequence[str] | Mapping[str, Any]) -> tuple[Recipe, str]:
+    """The recipe with what is to be changed, and what it is called."""
+    source = recipe.name if isinstance(recipe, Recipe) else str(recipe)
+    if isinstance(recipe, Recipe):
+        given = Recipe.parse(recipe.source_text(), source, overrides) if overrides else recipe
+    else:
+        given = Recipe.load(recipe, overrides)
+    _check_slug(given)
+    return given, source
 
 
 def _check_slug(recipe: Recipe) -> None:
@@ -119,3 +127,44 @@ def list_layers(
     from limbeck._run.layering import layers_of
 
     return layers_of(model, size, channels, classes)
+
+
+def write_cache(
+    recipe: Recipe | str | Path,
+    *,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    dry_run: bool = False,
+    screen: Screen | None = None,
+) -> CacheRun:
+    """Writes the teachers' answers of a recipe ahead of its runs; what is stored already is left.
+
+    Args:
+        recipe: as in `distill`; the weights of its teachers must be given.
+        overrides: as in `distill`.
+        dry_run: only says how many answers there are, and what they take.
+        screen: where progress is shown.
+
+    Raises:
+        RequestError: the request was wrong, or the answers cannot be stored; nothing was written.
+        RunError: the disk is full; what is written is kept.
+        Interrupted: a signal stopped it; the same call goes on.
+    """
+    given, source = _read(recipe, overrides)
+    from limbeck._run.caching_ahead import ahead
+
+    return ahead(given, source, dry_run=dry_run, screen=screen)
+
+
+def verify_cache(folder: str | Path, *, screen: Screen | None = None) -> Verified:
+    """Reads every byte of a teacher cache; neither teacher nor data are needed.
+
+    Args:
+        folder: of the cache.
+        screen: where progress is shown.
+
+    Raises:
+        RequestError: there is no cache, or its key file is damaged.
+    """
+    from limbeck._run.caching_ahead import verified
+
+    return verified(folder, screen)

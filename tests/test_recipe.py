@@ -281,7 +281,7 @@ def test_data_keys_are_the_arguments_of_the_reader() -> None:
     from limbeck.data.sources import load_source
 
     arguments = inspect.signature(load_source).parameters
-    assert set(Data.model_fields) - {"labels"} == set(arguments)
+    assert set(Data.model_fields) - {"labels", "views"} == set(arguments)
     for name, field in Data.model_fields.items():
         if name in arguments and name != "source":
             default = arguments[name].default

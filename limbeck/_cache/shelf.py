@@ -16,7 +16,6 @@ from limbeck._cache.key import Key, compare, key_of, written
 from limbeck._cache.shards import Rows, Shards
 from limbeck.data.dataset import Dataset
 from limbeck.errors import RequestError
-from limbeck.record import Record
 from limbeck.task import move
 from limbeck.teacher import Teacher
 
@@ -74,9 +73,7 @@ class Shelf:
             if found is not None:
                 compare(self.folder, found["key"], key)
             elif not self.write:
-                raise RequestError(
-                    f"there is no cache {self.folder}", fix="write it first: limbeck cache RECIPE"
-                )
+                raise RequestError(f"there is no cache {self.folder}", fix=WRITE_FIRST)
             fields = Fields(self.teacher(self.batch(range(min(FEW, len(self.data))), 0)), self.store)
             shards = Shards(self.folder, fields.dtype, len(self.data))
             if found is not None:

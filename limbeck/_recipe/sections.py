@@ -38,6 +38,11 @@ class Data(Section):
     augment: list[Literal["crop", "flip"]] = Field(
         default_factory=list, description="Of training pictures; a new view an epoch."
     )
+    views: Annotated[int, Field(ge=0)] | Literal["auto", "fresh"] = Field(
+        default="auto",
+        description="Views of each augmented picture that students see in turn, epoch by epoch: a number (0: "
+        'the picture as it is), "fresh" (a new one each epoch), auto: a quarter of the epochs, at least 4.',
+    )
     validation: float = Field(
         default=0.1, ge=0, lt=1, description="Share drawn from training where the source has no such part."
     )
@@ -134,9 +139,25 @@ class MethodChoice(BaseModel):
 
 
 class Cache(Section):
-    """`[cache]`: the teacher's outputs on disk."""
+    """`[cache]`: the teacher's answers on disk, for all runs with the same teacher and data."""
 
-    mode: Literal["off", "auto", "require"] = Field(default="auto", description="off: the teacher runs live.")
+    mode: Literal["off", "auto", "require"] = Field(
+        default="auto",
+        description="auto: answers are stored where that can be, else the teacher runs live and the plan "
+        "says why; require: refused where it cannot be; off: the teacher runs live.",
+    )
+    folder: str = Field(default="runs/cache", description="Where caches lie, a folder each.")
+    dtype: Literal["float32", "float16"] = Field(
+        default="float32", description="Of stored values; float32 gives the same losses as a live teacher."
+    )
+    top_k: Count | None = Field(
+        default=None,
+        description="Keep the largest logits of an answer, and the mass of the others.",
+    )
+    temperatures: list[Annotated[float, Field(gt=0)]] = Field(
+        default_factory=list,
+        description="With top_k: where the mass of the others is kept; 1 and the method's own always are.",
+    )
 
 
 class Machine(Section):

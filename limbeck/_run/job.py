@@ -16,6 +16,7 @@ import torch
 
 import limbeck
 from limbeck._run import figures, machine
+from limbeck._run.caching import Caching, figures_of, plan_line
 from limbeck._run.finish import finish
 from limbeck._run.folder import RUNS, RunFolder, choose
 from limbeck._run.notebook import NotebookScreen, notebook
@@ -85,8 +86,11 @@ def _say(plan: Plan, screen: Screen, team: Team) -> None:
 
 def _agreed(prepared: Prepared, team: Team) -> Prepared:
     """What the main process found out by its dry steps holds for all."""
-    where, costs = team.from_main(lambda: (prepared.session.machine, prepared.costs))
-    return replace(prepared, session=replace(prepared.session, machine=where), costs=costs)
+    where, costs, caching = team.from_main(
+        lambda: (prepared.session.machine, prepared.costs, prepared.caching)
+    )
+    session = replace(prepared.session, machine=where)
+    return replace(prepared, session=session, costs=costs, caching=caching)
 
 
 def unfinished(recipe: Recipe, output: str | Path | None) -> RunFolder:
@@ -108,7 +112,8 @@ def _execute(
     """The phases and the end of a run, in its locked folder."""
     interruption = Interruption()
     planned = {part.name: part.seconds for part in plan.parts if part.seconds is not None}
-    runner = Runner(prepared, folder, screen if team.is_main else silent(), planned, interruption, resume)
+    shown = screen if team.is_main else silent()
+    runner = Runner(prepared, folder, shown, planned, interruption, resume, team)
     began = time.monotonic()
     with folder.locked(), folder.logged(), interruption.listening(), _told(folder):
         done = runner.phases()
@@ -117,6 +122,7 @@ def _execute(
             return Run(folder.path, plan=plan)
         finishing = time.monotonic()
         found = finish(prepared, folder, screen, done, runner.stop_if_asked)
+        found["cache"] = figures_of(prepared.caching, runner.filled)
         seconds = time.monotonic() - began
         if resume:  # what earlier sessions took is in their phases
             trained = sum(phase.fit.seconds for phase in done.values() if phase.fit is not None)
@@ -169,12 +175,17 @@ def plan_of(prepared: Prepared, folder: RunFolder, kept: str) -> Plan:
         kept=kept,
         parts=_parts(prepared),
         memory=machine.peak_memory(where.device),
-        disk=_WEIGHTS_KEPT * stored + 2 * sum(prepared.bytes["student"]),
+        disk=_WEIGHTS_KEPT * stored + 2 * sum(prepared.bytes["student"]) + _to_write(prepared.caching),
         same=same,
-        chosen=_chosen(session),
+        chosen=_chosen(prepared),
         notes=prepared.notes,
         limits={name: limit for name, limit in limits.items() if limit is not None},
     )
+
+
+def _to_write(caching: Caching) -> int:
+    """Bytes of the answers that are not stored yet."""
+    return caching.bytes * caching.missing // max(caching.answers, 1)
 
 
 def _parts(prepared: Prepared) -> list[Part]:
@@ -182,6 +193,8 @@ def _parts(prepared: Prepared) -> list[Part]:
     recipe, costs = session.recipe, prepared.costs
     parts = [Part("data", _data_line(session))]
     parts += _teacher_parts(prepared)
+    if prepared.caching.on:
+        parts.append(Part("cache", plan_line(prepared.caching), prepared.caching.seconds))
     count = prepared.parameters["student"][0]
     model = recipe.all_students()[0].model
     if "alone" in costs:
@@ -246,7 +259,8 @@ def _finish_seconds(prepared: Prepared) -> float:
     return _EXPORT_SECONDS + samples * sum(2 * cost.scoring for cost in prepared.costs.values())
 
 
-def _chosen(session: Session) -> str:
+def _chosen(prepared: Prepared) -> str:
+    session = prepared.session
     where = session.machine
     parts = []
     if session.recipe.machine.precision == "auto" and where.precision == "fp32":
@@ -256,8 +270,8 @@ def _chosen(session: Session) -> str:
     if where.micro_batch and session.recipe.machine.micro_batch == "auto":
         size = session.recipe.train.batch_size
         parts.append(f"{where.micro_batch} samples at once, for memory; the batch stays {size}")
-    if session.chosen.method.card.teacher != "none":
-        parts.append("teacher live")
+    if prepared.caching.why:
+        parts.append(f"teacher live: {prepared.caching.why}")
     return "; ".join(parts)
 
 

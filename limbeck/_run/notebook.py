@@ -45,9 +45,9 @@ class NotebookScreen(Screen):
         """Rows of one phase; see `Screen.phase`."""
         return _Rows(self, name, epochs, kind, score_name, after, done)
 
-    def finished(self, name: str, text: str, seconds: float) -> None:
+    def over(self, name: str, text: str, right: str) -> None:
         """A row for a phase that trains nothing."""
-        self.add((name, "", "", text.strip(), figures.clock(seconds)))
+        self.add((name, "", "", text.strip(), right))
 
     def add(self, row: tuple[str, ...]) -> None:
         """One more row."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import nn
 
 from limbeck._run import figures
+from limbeck._run.caching import Filled, fill, teacher_on
+from limbeck._run.counting import CountLine
 from limbeck._run.folder import RunFolder
 from limbeck._run.listeners import Diary, Several, Trackers
 from limbeck._run.screen import Screen
 from limbeck._run.session import Prepared, Session
+from limbeck._run.team import Team
+from limbeck.cache import BATCH, CachedTeacher
 from limbeck.data.dataset import Dataset
 from limbeck.engine import Fit, evaluate, fit
 from limbeck.engine.interruption import Interruption
@@ -44,6 +49,8 @@ class Runner:
         planned: seconds by name of the part, as the plan said.
         interruption: the signal that stops it.
         resume: goes on from the checkpoints there are.
+        team: the processes of the run.
+        filled: what writing the teachers' answers came to, once it is done.
     """
 
     prepared: Prepared
@@ -52,6 +59,8 @@ class Runner:
     planned: Mapping[str, float]
     interruption: Interruption
     resume: bool
+    team: Team
+    filled: Filled | None = None
 
     @property
     def session(self) -> Session:
@@ -73,11 +82,40 @@ class Runner:
             elif self.prepared.frozen_teacher:
                 done[f"teacher {number}"] = self._read(number, network)
             teachers.append(network)
+        sources = self._sources(teachers)
         if session.compares:
             method = session.plain(session.student())
             done["alone"] = self._train("alone", method, session.train, session.alone_settings)
-        done["distil"] = self._train("distil", session.method(teachers), session.train, session.recipe.train)
+        done["distil"] = self._train("distil", session.method(sources), session.train, session.recipe.train)
         return done
+
+    def _sources(self, networks: Sequence[nn.Module]) -> list[nn.Module] | list[CachedTeacher]:
+        """What the method learns from: the networks themselves, or their stored answers, written now."""
+        session, caching = self.session, self.prepared.caching
+        if not caching.on:
+            return list(networks)
+        cached = [teacher_on(session, number, network, caching) for number, network in enumerate(networks)]
+        line = CountLine(self.screen, "cache", caching.answers, self._after("cache"))
+
+        def say(done: int, of: int) -> None:
+            line.say(done)
+            self.stop_if_asked()
+
+        try:
+            self.filled = fill(
+                cached,
+                caching,
+                workers=session.machine.workers,
+                batch_size=session.machine.micro_batch or BATCH,
+                part=(self.team.rank, self.team.size),
+                device=session.machine.device,
+                progress=say,
+            )
+        finally:
+            line.close()
+        self.team.wait()
+        line.finish(self.filled.written, self.filled.seconds)
+        return cached
 
     def _read(self, number: int, network: nn.Module) -> Trained:
         """A teacher whose weights were given: scored once."""
@@ -100,6 +138,7 @@ class Runner:
         epochs = self.prepared.costs[name].epochs
         shown = name.removesuffix(" 0") if len(self.prepared.trained) < 2 else name
         before = sum(entry["phase"] == name for entry in self.folder.metrics())
+        fresh: int | Literal["fresh"] = "fresh" if data.augmented else 0  # a teacher's own training
         line = self.screen.phase(shown, epochs, task.kind, task.score_name, self._after(shown), before)
         diary = Diary(self.folder, name)
         names = session.recipe.log.to
@@ -113,7 +152,7 @@ class Runner:
                 seed=session.seed(name) % (1 << 31),
                 folder=self.folder.path / "checkpoints" / name.replace(" ", "-"),
                 resume=self.resume,
-                views=session.views,
+                views=session.views if name in ("alone", "distil") else fresh,
                 listener=Several([line, diary, *trackers]),
                 machine=session.machine,
                 interruption=self.interruption,

@@ -14,9 +14,9 @@ from limbeck._run import console, figures
 from limbeck._run.console import Manner
 from limbeck.engine.listener import EpochEnd, Listener, StageStart, StepEnd
 
-_EVERY = 30.0  # seconds between two lines of a long epoch in a pipe
-_REDRAW = 0.1  # seconds between two states of the live line
-_BAR = 12
+EVERY = 30.0  # seconds between two lines of a long epoch in a pipe
+REDRAW = 0.1  # seconds between two states of the live line
+BAR = 12
 
 
 class Screen:
@@ -73,7 +73,11 @@ class Screen:
 
     def finished(self, name: str, text: str, seconds: float) -> None:
         """The line of a phase that is over, its time at the right edge."""
-        self.say(beside(f"{name:<9}{text}", figures.clock(seconds), 80))
+        self.over(name, text, figures.clock(seconds))
+
+    def over(self, name: str, text: str, right: str) -> None:
+        """The line of a phase that is over, with what stands at its right edge."""
+        self.say(beside(f"{name:<9}{text}", right, 80))
 
 
 def beside(left: str, right: str, width: int) -> str:
@@ -112,7 +116,7 @@ class PhaseLine(Listener):
             self.since = now
         else:
             self.samples += event.samples
-        if self.screen.quiet or now - self.spoke < (_REDRAW if self.screen.live else _EVERY):
+        if self.screen.quiet or now - self.spoke < (REDRAW if self.screen.live else EVERY):
             return
         self.spoke = now
         self.part = self._share(event.step, event.steps)
@@ -164,11 +168,11 @@ class PhaseLine(Listener):
         return f"{self.name} {self._head()} {' '.join(text.split())} left {figures.clock(left + self.after)}"
 
     def _draw(self, text: str) -> None:
-        filled = round(_BAR * min((self.done + self.part) / self.epochs, 1.0))
+        filled = round(BAR * min((self.done + self.part) / self.epochs, 1.0))
         left = self._left()
         speed = self.samples / max(time.monotonic() - self.since, 1e-9)
         right = f"{speed:,.0f}/s  {figures.clock(left)}, all {figures.clock(left + self.after)}"
-        bar = f"[{'#' * filled}{'-' * (_BAR - filled)}]"
+        bar = f"[{'#' * filled}{'-' * (BAR - filled)}]"
         start = f"{self.name:<9}{self._head()}  {bar}  "
         room = max(self.screen.width - len(start) - len(right) - 2, 0)
         if self.line is None:

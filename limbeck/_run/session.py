@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ from torch import nn
 from limbeck import measure
 from limbeck._recipe.sections import MethodChoice, Network, TapNames
 from limbeck._run import cost, machine, networks
+from limbeck._run.caching import Caching, decide
 from limbeck._run.chance import refuse_at_chance
 from limbeck._run.checks import Chosen, check_recipe
 from limbeck.data.dataset import Dataset, Splits
@@ -25,9 +26,12 @@ from limbeck.method import Method
 from limbeck.methods.plain import Plain
 from limbeck.models.building import Built
 from limbeck.recipe import Recipe
+from limbeck.teacher import Teacher
 
 #: Students of a cohort for which one [student] is given.
 _COHORT = 2
+#: Of augmented pictures, where the recipe leaves their number open.
+_FEWEST_VIEWS = 4
 
 
 @dataclass(frozen=True)
@@ -92,8 +96,8 @@ class Session:
         """Supervised training of a network on the labelled samples."""
         return Plain(network, task=self.splits.task)
 
-    def method(self, teachers: Sequence[nn.Module]) -> Method:
-        """The method of the recipe, with fresh students."""
+    def method(self, teachers: Sequence[nn.Module | Teacher]) -> Method:
+        """The method of the recipe, with fresh students, on networks or what answers for them."""
         takes = self.chosen.takes
         given: dict[str, Any] = {"task": self.splits.task, **self.chosen.hyperparameters}
         if "students" in takes:
@@ -131,9 +135,23 @@ class Session:
         return self.recipe.train.model_copy(update={"groups": kept})
 
     @property
-    def views(self) -> Any:
-        """What `fit` takes as views: new ones every epoch where the data are augmented."""
-        return "fresh" if self.train.augmented else 0
+    def views(self) -> int | Literal["fresh"]:
+        """What `fit` takes as views of the students, by rule where the recipe says "auto".
+
+        A quarter of the epochs, so that the teacher answers a quarter as often as live, and every view comes
+        four times. It does not depend on the cache: students see the same with and without one.
+        """
+        given, epochs = self.recipe.data.views, self.recipe.train.epochs
+        if not self.train.augmented:
+            return 0
+        if given == "auto":
+            return max(min(epochs, max(_FEWEST_VIEWS, -(-epochs // 4))), 1)
+        return given
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """The view numbers that students see, where they are not new in every epoch."""
+        return (0,) if self.views in (0, "fresh") else tuple(range(1, int(self.views) + 1))
 
     @property
     def compares(self) -> bool:
@@ -169,7 +187,7 @@ def open_session(recipe: Recipe, chosen_machine: Machine | None = None) -> Sessi
 
 def _data(recipe: Recipe) -> tuple[Splits, Dataset]:
     """The data as teachers see them, and the training samples as students see them."""
-    options = recipe.data.model_dump(exclude={"source", "labels"})
+    options = recipe.data.model_dump(exclude={"source", "labels", "views"})
     try:
         splits = load_source(recipe.data.source, **options)
         return splits, keep_labels(splits.train, recipe.data.labels, recipe.data.seed)
@@ -196,6 +214,7 @@ class Prepared:
         trained: numbers of the teachers that are trained first.
         frozen_teacher: the method uses a teacher that was trained before, not one that is trained along.
         costs: by phase.
+        caching: what was decided about the teachers' answers.
         notes: what was decided or noticed, a sentence each.
         parameters: of each network by role, "teacher", "student".
         bytes: that each network takes on disk, by role.
@@ -205,6 +224,7 @@ class Prepared:
     trained: Sequence[int]
     frozen_teacher: bool
     costs: Mapping[str, cost.Cost]
+    caching: Caching
     notes: Sequence[str]
     parameters: Mapping[str, Sequence[int]]
     bytes: Mapping[str, Sequence[int]]
@@ -223,13 +243,15 @@ def prepare(session: Session) -> Prepared:
         _check_given(session, teachers)
     learners = [session.build_student(n) for n in range(session.num_students)]
     students = [each.network for each in learners]
+    caching = decide(session, first, teachers, trained)
+    sources = [caching.rehearsed(network, session.splits.task) for network in teachers]
     todo: list[tuple[str, Callable[[], Method], Dataset, Training]] = []
     for number in trained:
         settings = recipe.training_of(recipe.all_teachers()[number])
         todo.append((f"teacher {number}", partial(_plain_teacher, session, number), data.train, settings))
     if session.compares:
         todo.append(("alone", partial(_plain_student, session), session.train, session.alone_settings))
-    todo.append(("distil", partial(session.method, teachers), session.train, recipe.train))
+    todo.append(("distil", partial(session.method, sources), session.train, recipe.train))
     costs: dict[str, cost.Cost] = {}
     for name, make, train, settings in todo:
         made = cost.measure(make, train, data.validation, settings, session.machine)
@@ -243,6 +265,7 @@ def prepare(session: Session) -> Prepared:
         trained,
         first.teacher is not None,
         costs,
+        caching,
         list(dict.fromkeys([*recipe.notes(), *notes, *data.notes])),
         {role: [measure.parameters(network) for network in found] for role, found in roles.items()},
         {role: [networks.stored_bytes(network) for network in found] for role, found in roles.items()},
@@ -290,6 +313,9 @@ def resolved(prepared: Prepared) -> Recipe:
         **{name: value for name, value in session.chosen.hyperparameters.items() if value is not None},
     )
     found = recipe.model_dump()
+    found["data"]["views"] = session.views
+    if not prepared.caching.on:
+        found["cache"]["mode"] = "off"
     for path, spec in [("teacher", recipe.teacher)] if recipe.teacher else []:
         found[path]["train"] = recipe.training_of(spec).model_dump()
     for number, spec in enumerate(recipe.teachers):

@@ -19,7 +19,8 @@ class Team:
 
     def __init__(self) -> None:
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
-        self.is_main = int(os.environ.get("RANK", "0")) == 0
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.is_main = self.rank == 0
 
     def from_main(self, decide: Callable[[], Value]) -> Value:
         """What the main process decides, in all of them; what it raises is raised in all."""
@@ -37,6 +38,11 @@ class Team:
             raise told[1]
         decided: Value = told[0]
         return decided
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.size > 1:
+            torch.distributed.barrier()
 
     def part(self) -> None:
         """The end of working together: the main process goes on alone."""

@@ -225,6 +225,11 @@ class KD(Method):
             weights[name] = self.soft_weight * ramp * weight
         return Losses(terms, weights)
 
+    def top_k_temperatures(self) -> Sequence[float] | None:
+        """Its own; none for kinds without softmax over classes, and where several teachers are mixed."""
+        by_class = self.task.kind in ("classes", "tokens") and len(self.teachers) == 1
+        return (self.temperature,) if by_class else None
+
     def _hard(self, output: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """The supervised term on the raw outputs at T = 1, see `supervised`."""
         if batch.get("targets") is None:

@@ -1,0 +1,269 @@
+"""The teachers' answers in a run: whether they are stored, where, and the phase that writes them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from limbeck._cache.key import key_of, short
+from limbeck._run import figures
+from limbeck.cache import CachedTeacher, Store, free_bytes
+from limbeck.errors import RequestError
+from limbeck.method import Method
+from limbeck.record import Record
+from limbeck.task import Task
+from limbeck.teacher import Teacher
+
+if TYPE_CHECKING:
+    from limbeck._run.session import Session
+
+#: A cache takes at most this part of the free disk; else the teacher runs live.
+_SHARE = 0.25
+_FEW = 16
+
+
+@dataclass(frozen=True)
+class Caching:
+    """What was decided about the answers of a run's teachers.
+
+    Args:
+        on: whether they are stored.
+        why: where they are not, the reason, as a sentence for the plan.
+        views: the view numbers that are stored.
+        store: how answers are kept.
+        layers: stored beside the outputs.
+        answers: of all teachers in all views.
+        bytes: that they take; `missing`: answers to be written, as far as that is known.
+        seconds: that writing takes.
+    """
+
+    on: bool
+    why: str = ""
+    views: tuple[int, ...] = ()
+    store: Store = field(default_factory=Store)
+    layers: tuple[str, ...] = ()
+    answers: int = 0
+    bytes: int = 0
+    missing: int = 0
+    seconds: float = 0.0
+
+    def rehearsed(self, network: nn.Module, task: Task) -> Teacher:
+        """What stands for a teacher in the dry steps that tell what a run will take."""
+        return Repeating(network, task=task) if self.on else Teacher(network, task=task)
+
+
+def decide(
+    session: Session, method: Method, teachers: Sequence[nn.Module], trained: Sequence[int]
+) -> Caching:
+    """Whether the teachers' answers are stored, by rule; "require" refuses where they cannot be.
+
+    Args:
+        session: of the run.
+        method: built once on the teachers.
+        teachers: its networks.
+        trained: numbers of those that are yet to be trained: nothing of theirs can be there.
+    """
+    mode = session.recipe.cache.mode
+    if method.teacher is None or mode == "off":
+        return Caching(False, "" if method.teacher is None else "as cache.mode says")
+    views = session.shown
+    try:
+        _check(session, method)
+        found = _size(session, method, teachers, trained, views)
+    except RequestError as error:
+        if mode == "require":
+            where = error.where or session.recipe.where("cache", "mode", value=True)
+            raise RequestError(error.message, fix=error.fix or 'mode = "auto"', where=where) from error
+        return Caching(False, error.message)
+    return found
+
+
+def _places(method: Method) -> int:
+    """How many views of a sample stand in one batch, at most; what a chain decides as it goes comes later."""
+    stages = method.stages()
+    return max((stage.views for stage in stages), default=1) if isinstance(stages, Sequence) else 1
+
+
+def _check(session: Session, method: Method) -> None:
+    """Refuses what no stored answer can do."""
+    card = method.card
+    if card.teacher != "outputs":
+        raise RequestError(
+            f"{card.slug} works with the teacher's {_USES[card.teacher]}, not its answers alone"
+        )
+    if session.views == "fresh":
+        raise RequestError("every epoch shows new views (data.views)")
+    if session.recipe.cache.top_k is not None and method.top_k_temperatures() is None:
+        raise RequestError(
+            f"{card.slug} needs the teacher's whole outputs, and cache.top_k is given",
+            fix="leave top_k out",
+            where=session.recipe.where("cache", "top_k", value=True),
+        )
+
+
+_USES = {"weights": "weights", "live": "network", "trained": "training", "none": "absence"}
+
+
+def _size(
+    session: Session,
+    method: Method,
+    teachers: Sequence[nn.Module],
+    trained: Sequence[int],
+    views: tuple[int, ...],
+) -> Caching:
+    recipe = session.recipe
+    store = _store(session, method)
+    layers = tuple(sorted(method.tapped["teacher"]))
+    answers = size = missing = 0
+    for number, network in enumerate(teachers):
+        cached = teacher_on(session, number, network, Caching(True, store=store, layers=layers))
+        answers += len(session.splits.train) * len(views)
+        size += cached.bytes_of(views)
+        missing += len(session.splits.train) * len(views) if number in trained else cached.missing(views)
+    free = free_bytes(Path(recipe.cache.folder))
+    if missing / answers * size > _SHARE * free:
+        raise RequestError(
+            f"{answers:,} answers would take {figures.size(size)} of {figures.size(free)} free disk",
+            fix="cache.top_k, cache.dtype, fewer data.views or layers, or another cache.folder",
+        )
+    each = sum(_seconds(session, network) for network in teachers) / len(teachers)
+    return Caching(True, "", views, store, layers, answers, size, missing, missing * each)
+
+
+def _store(session: Session, method: Method) -> Store:
+    """As the recipe asks for it; the mass beside top-k is kept where the method reads it."""
+    given = session.recipe.cache
+    own = method.top_k_temperatures() or ()
+    temperatures = tuple(sorted({1.0, *given.temperatures, *own}))
+    return Store(given.dtype, given.top_k, temperatures)
+
+
+def _seconds(session: Session, network: nn.Module) -> float:
+    """Of one answer, from two short forwards of which the second counts."""
+    data = session.splits.train
+    batch = data.batch(list(range(min(4 * _FEW, len(data)))))
+    teacher = Teacher(network.to(session.machine.device), task=session.splits.task)
+    taken = 0.0
+    for _ in range(2):
+        began = time.perf_counter()
+        teacher(batch)
+        taken = time.perf_counter() - began
+    return taken / len(batch["index"])
+
+
+def teacher_on(session: Session, number: int, network: nn.Module, caching: Caching) -> CachedTeacher:
+    """A teacher of the run with its cache, in a folder named after all that its answers depend on."""
+    label = session.recipe.all_teachers()[number].model
+    readable = "".join(c if c.isalnum() or c in "-_." else "-" for c in label).strip("-.")[-40:]
+    data, store, layers = session.splits.train, caching.store, caching.layers
+    name = f"{readable or 'teacher'}-{short(key_of(network, layers, data, store))}"
+    folder = Path(session.recipe.cache.folder) / name
+    return CachedTeacher(network, folder, data, task=session.splits.task, paths=layers, store=store)
+
+
+class Repeating(Teacher):
+    """Answers the same batch again without computing: a cached teacher's step, before there is a cache."""
+
+    _last: tuple[Any, Record] | None = None
+
+    def reading(self, paths: Sequence[str], *, task: Any = None) -> Repeating:
+        """The same at other layers."""
+        return Repeating(self.model, task=task or self.task, paths=paths)
+
+    def __call__(self, batch: Any, *, output: bool = True) -> Record:
+        """As a teacher; the last answer is kept."""
+        batch = self.task.batch(batch)
+        asked = (tuple(batch["index"].tolist()), str(next(self.model.parameters()).device))
+        if self._last is None or self._last[0] != asked:
+            self._last = asked, super().__call__(batch)
+        return self._last[1]
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What writing a cache came to.
+
+    Attributes:
+        folders: of the caches, one a teacher.
+        answers: in all; `written`: of these now.
+        bytes: that they take.
+        seconds: that writing took.
+    """
+
+    folders: tuple[str, ...]
+    answers: int
+    written: int
+    bytes: int
+    seconds: float
+
+    def stored(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "folders": list(self.folders),
+            "answers": self.answers,
+            "written": self.written,
+            "bytes": self.bytes,
+            "seconds": round(self.seconds, 1),
+        }
+
+
+def fill(
+    teachers: Sequence[CachedTeacher],
+    caching: Caching,
+    *,
+    workers: int,
+    batch_size: int,
+    part: tuple[int, int],
+    device: Any,
+    progress: Callable[[int, int], None],
+) -> Filled:
+    """Writes what is missing; `progress` hears how many answers there are, and of how many."""
+    began, written = time.monotonic(), 0
+    for number, teacher in enumerate(teachers):
+        before = caching.answers // len(teachers) * number
+
+        def say(done: int, of: int, before: int = before) -> None:
+            whole = caching.answers // len(teachers)
+            progress(before + whole - of + done, caching.answers)
+
+        written += teacher.fill(
+            caching.views,
+            batch_size=batch_size,
+            workers=workers,
+            part=part,
+            device=device,
+            progress=say,
+        )
+    folders = tuple(teacher.folder.as_posix() for teacher in teachers)
+    return Filled(folders, caching.answers, written, caching.bytes, time.monotonic() - began)
+
+
+def plan_line(caching: Caching) -> str:
+    """What the plan says of the answers that will be stored."""
+    views = f" in {len(caching.views)} views" if len(caching.views) > 1 else ""
+    layers = f", {len(caching.layers)} layer{'s' * (len(caching.layers) > 1)} each" if caching.layers else ""
+    there = ""
+    if caching.missing == 0:
+        there = ", all stored already"
+    elif caching.missing < caching.answers:
+        there = f", {caching.answers - caching.missing:,} stored already"
+    return f"{caching.answers:,} teacher answers{views}{layers}, {figures.size(caching.bytes)}{there}"
+
+
+def figures_of(caching: Caching, filled: Filled | None) -> Mapping[str, Any]:
+    """What run.json says of it."""
+    if not caching.on:
+        return {"on": False, "why": caching.why}
+    return {
+        "on": True,
+        "views": len(caching.views),
+        "dtype": caching.store.dtype,
+        "top_k": caching.store.top_k,
+        "layers": list(caching.layers),
+        **(filled.stored() if filled is not None else {}),
+    }
