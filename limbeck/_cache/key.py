@@ -22,15 +22,15 @@ _FILE = "key.json"
 
 #: What differs, in words, by part of a key.
 _WORDS = {
-    "format": "the format of caches",
-    "weights": "the teacher's weights",
-    "structure": "the teacher's structure",
-    "preprocessing": "the teacher's preprocessing",
-    "layers": "the layers",
-    "samples": "the number of samples",
-    "data": "the data",
-    "views": "the augmentation",
-    "store": "the store",
+    "format": "another format of caches",
+    "weights": "other weights of the teacher",
+    "structure": "another structure of the teacher",
+    "preprocessing": "another preprocessing of the teacher",
+    "layers": "other layers",
+    "samples": "another number of samples",
+    "data": "other data",
+    "views": "another augmentation",
+    "store": "another store",
 }
 
 Key = Mapping[str, Any]
@@ -62,8 +62,8 @@ def _preprocessing(network: nn.Module) -> list[Any]:
     """What a network does with its inputs: its own description, and buffers that are not in its state."""
     kept = set(network.state_dict())
     buffers = {name: value for name, value in network.named_buffers() if name not in kept}
-    words = [str(vars(module).get("preprocessing", "")) for module in network.modules()]
-    return [buffers, *words]
+    own = [vars(module) for module in network.modules()]
+    return [buffers, *(str(each["preprocessing"]) for each in own if "preprocessing" in each)]
 
 
 def short(key: Key) -> str:
@@ -144,7 +144,7 @@ def compare(folder: Path, stored: Key, wanted: Key) -> None:
     if stored.get("format") != FORMAT:
         parts, more = parts[:1], f"; it has {stored.get('format')}, this limbeck reads {FORMAT}"
     raise RequestError(
-        f"the cache {folder} is not for this: {' and '.join(parts)} differ{'s' * (len(parts) == 1)}{more}",
+        f"the cache {folder} was written for {' and '.join(parts)}{more}",
         fix="another folder, or delete this one",
     )
 
