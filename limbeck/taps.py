@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from limbeck._clock import part
 from limbeck._taps.hooks import Check, Hook, NotCalledError, State, Stop, Want, place
 from limbeck._taps.layers import Layer, layers
 from limbeck._taps.paths import TapPath, nearest_fired, plain, resolve
@@ -88,14 +89,15 @@ class Taps:
             RequestError: a layer was not called, or called several times and no call is named, or
                 its value has no gradient although the network trains.
         """
-        if not self._wants:
-            return Record(self.task.call(self.model, batch) if output else None)
-        if self._feeds is None:
-            self.dry(batch)
-        with _side_effects_under_checkpoint(self.model):
-            said, values = self._run(self.model, batch, stop=not output)
-        self._check_gradient(values)
-        return Record(said, values)
+        with part("student" if self.trainable else "teacher"):
+            if not self._wants:
+                return Record(self.task.call(self.model, batch) if output else None)
+            if self._feeds is None:
+                self.dry(batch)
+            with _side_effects_under_checkpoint(self.model):
+                said, values = self._run(self.model, batch, stop=not output)
+            self._check_gradient(values)
+            return Record(said, values)
 
     def dry(self, batch: Any) -> dict[str, torch.Size]:
         """One checked pass on a batch, as in training where `trainable`; the network is left as it was.

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from limbeck._clock import part
 from limbeck.record import Record
 from limbeck.taps import Taps
 from limbeck.task import Classification, Task
@@ -49,7 +50,7 @@ class Teacher:
         batch = self.task.batch(batch)
         device = _device(batch["inputs"])
         self._settle(device)
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        with part("teacher"), torch.no_grad(), torch.autocast(device.type, enabled=False):
             return self.taps(batch, output=output)
 
     def _settle(self, device: torch.device) -> None:

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from limbeck.engine.cost import Cost as Cost
     from limbeck.engine.evaluation import evaluate as evaluate
     from limbeck.engine.fitting import fit as fit
     from limbeck.engine.interruption import Interruption as Interruption
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from limbeck.engine.settings import Training as Training
 
 _HOMES = {
+    "Cost": "limbeck.engine.cost",
     "Fit": "limbeck.engine.result",
     "Interruption": "limbeck.engine.interruption",
     "Listener": "limbeck.engine.listener",

@@ -12,8 +12,10 @@ from typing import Any, Literal
 
 import torch
 
+from limbeck._clock import Clock, part
 from limbeck.data.dataset import Dataset, as_dataset
 from limbeck.data.loader import Loader
+from limbeck.engine.cost import cost_of
 from limbeck.engine.evaluation import evaluate
 from limbeck.engine.interruption import Interruption
 from limbeck.engine.keeper import Keeper
@@ -114,6 +116,9 @@ class _Loop:
         self.resuming = restored is not None
         self.progress = restored or Progress()
         self.started = time.monotonic() - self.progress.position.seconds
+        self.clock = Clock(self.accelerator.device)
+        self.clock.goes_on(self.progress.timed_seconds, self.progress.timed_steps)
+        self.trained: dict[int, torch.nn.Parameter] = {}
         torch.manual_seed(self.seed * 1_000_003 + self.accelerator.process_index * 7919 + 17)
         self.method.history, self.method.scores = self.progress.history, self.progress.scores
         self._stages()
@@ -127,6 +132,7 @@ class _Loop:
         if known is not None:
             check(known, self.settings)
         for number, stage in enumerate(stages if known is None else known):
+            self.trained |= {id(p): p for update in stage.updates for p in update.parameters()}
             if number < len(self.progress.stage_scores):  # over before the resume
                 self.method.scores = self.progress.stage_scores[number]
                 continue
@@ -161,6 +167,7 @@ class _Loop:
         if resumed and position.step == 0:
             self.keeper.restore_random()
         self._announce(number, stage, epochs, steps, tools)
+        self.clock.new_stage()
         try:
             while position.epoch < epochs and not self.progress.stage_over:
                 renews = stage.renew and position.epoch and position.epoch % stage.renew == 0
@@ -226,10 +233,12 @@ class _Loop:
         self.notes = Means.restored(progress.notes)
         for step in range(position.step, steps):
             self.method.progress = (position.epoch + step / steps) / epochs
-            samples, index = self._step(step, steps, stage, batches, tools)
-            position.step = step + 1
-            progress.epoch_samples += samples
-            self._tell_step(step, steps, samples, index, tools)
+            with self.clock.step():
+                samples, index = self._step(step, steps, stage, batches, tools)
+                self.clock.samples = samples
+                position.step = step + 1
+                progress.epoch_samples += samples
+                self._tell_step(step, steps, samples, index, tools)
             self._maybe_save(step + 1 < steps, tools)
         self._end_epoch(stage, epochs, tools)
 
@@ -243,7 +252,8 @@ class _Loop:
             if not due(step, tool.update.every, steps):
                 continue
             if not micros or stage.own_batches:
-                micros = counted(next(batches), self.method.task, self.accelerator)
+                with part("data"):
+                    micros = counted(next(batches), self.method.task, self.accelerator)
                 self.progress.position.batches += 1
                 samples += sum(num_samples(micro) for micro in micros)
                 index = index_of(micros) if self.listener.wants_index else ()
@@ -253,20 +263,25 @@ class _Loop:
     def _update(self, tool: Tool, micros: list[dict[str, Any]], *, alone: bool) -> None:
         """One optimizer's step: forward and backward of each micro-batch, then the checked step."""
         name, results = tool.update.name, []
-        self.wrapped.optimizers[name].zero_grad()  # another update's loss may have reached these parameters
+        model, optimizer = self.wrapped.model, self.wrapped.optimizers[tool.update.name]
+        with part("optimizer"):
+            optimizer.zero_grad()  # another update's loss may have reached these parameters
         for number, micro in enumerate(micros, 1):
             last = number == len(micros)
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.wrapped.model):
-                losses: Losses = self.wrapped.model(micro, update=name)
-                total = losses.total if len(micros) == 1 else losses.total / len(micros)
-                self.accelerator.backward(total)
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+                with part("loss"):
+                    losses: Losses = model(micro, update=name)
+                with part("backward"):
+                    total = losses.total if len(micros) == 1 else losses.total / len(micros)
+                    self.accelerator.backward(total)
             results.append(losses)
         refuse_non_finite(results, micros, self.progress.position, self.accelerator)
-        if tool.clip_norm:
-            self.accelerator.clip_grad_norm_(list(tool.update.parameters()), tool.clip_norm)
-        self.wrapped.optimizers[name].step()
-        if tool.schedule is not None and tool.by_step:
-            tool.schedule.step()
+        with part("optimizer"):
+            if tool.clip_norm:
+                self.accelerator.clip_grad_norm_(list(tool.update.parameters()), tool.clip_norm)
+            optimizer.step()
+            if tool.schedule is not None and tool.by_step:
+                tool.schedule.step()
         for losses in results:
             self.means.add(losses.terms, 1 / len(results), "" if alone else name)
             self.notes.add(losses.notes, 1 / len(results))
@@ -340,6 +355,7 @@ class _Loop:
         self.progress.sums = self.means.stored() if position.step else {}
         self.progress.notes = self.notes.stored() if position.step else {}
         position.seconds = time.monotonic() - self.started
+        self.progress.timed_seconds, self.progress.timed_steps = dict(self.clock.seconds), self.clock.steps
         self.keeper.save(self.method, self.progress, tools, chosen=chosen)
 
     def _maybe_stop(self) -> None:
@@ -358,6 +374,7 @@ class _Loop:
             chosen_scores=progress.chosen_scores,
             chosen_epoch=progress.chosen_epoch,
             seconds=time.monotonic() - self.started,
+            cost=cost_of(self.clock, self.method, self.trained.values(), self.accelerator.device),
             weights={"last": last, "chosen": self.keeper.chosen},
         )
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from limbeck.engine.cost import Cost
 from limbeck.engine.state import restore_method
 from limbeck.method import Method
 
@@ -18,6 +19,7 @@ class Fit:
     Attributes:
         history: a mapping an epoch: stage, epoch, mean unweighted `terms`, `scores` by network, seconds.
         scores: by network, of the last epoch; `chosen_scores`: of the chosen one.
+        cost: what a step took by its parts, memory, parameters that only training needs.
         chosen_epoch: the epoch of the last stage with the best validation score; its last without validation.
     """
 
@@ -27,6 +29,7 @@ class Fit:
     chosen_scores: dict[str, dict[str, float]]
     chosen_epoch: int
     seconds: float
+    cost: Cost
     weights: dict[str, dict[str, Tensor]] = field(repr=False)
 
     def load(self, which: Literal["last", "chosen"] = "chosen") -> Method:

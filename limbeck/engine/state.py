@@ -116,6 +116,8 @@ class Progress:
     epochs_since: int = 0
     stage_over: bool = False
     finished: bool = False
+    timed_seconds: dict[str, float] = field(default_factory=dict)
+    timed_steps: int = 0
 
     def new_stage(self, number: int) -> None:
         """A stage is entered: what is counted within a stage starts again."""

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from limbeck._clock import part
 from limbeck.errors import RequestError
 from limbeck.task.batches import as_model_type, declared
 
@@ -83,9 +84,10 @@ class Task(ABC):
         Floating inputs take the floating type of the model's parameters (a teacher file in half precision).
         """
         inputs = batch["inputs"]
-        if isinstance(inputs, Mapping):
-            return self.read(model(**declared(model, inputs)))
-        return self.read(model(as_model_type(model, inputs)))
+        with part("student"):
+            if isinstance(inputs, Mapping):
+                return self.read(model(**declared(model, inputs)))
+            return self.read(model(as_model_type(model, inputs)))
 
     def read(self, output: Any) -> Any:
         """The part of a model's return value that the task reads; logits of a Hugging Face output."""

@@ -26,7 +26,10 @@ results = {
     "batch statistics": fit(Supervised(cnn()), pictures(26), pictures(13, seed=1), SETTINGS, machine=machine),
 }
 rank = torch.distributed.get_rank()
-kept = {name: {"weights": r.method.state_dict(), "history": r.history} for name, r in results.items()}
+kept = {
+    name: {"weights": r.method.state_dict(), "history": r.history, "cost": r.cost.stored()}
+    for name, r in results.items()
+}
 torch.save(kept, f"{folder}/{rank}.pt")
 bad = data(16)
 bad._inputs["inputs"][3] = float("inf")
@@ -71,6 +74,7 @@ def test_two_processes_equal_one_without_batch_statistics(both):
 def test_two_processes_equal_one_through_stages_and_updates(both):
     first, second = (result["staged"] for result in both[0])
     alone = fit(Staged(mlp()), data(30), data(21, seed=1), SETTINGS)
+    assert first["cost"]["steps"] == second["cost"]["steps"] > 0
     for name, value in weights(alone.method).items():
         torch.testing.assert_close(first["weights"][name], value, rtol=1e-6, atol=1e-6)
         assert torch.equal(first["weights"][name], second["weights"][name])
