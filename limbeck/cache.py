@@ -16,6 +16,7 @@ from limbeck._cache.key import Key
 from limbeck._cache.shelf import WRITE_FIRST, Shelf, device_of
 from limbeck._cache.verifying import Verified, verify
 from limbeck._cache.writing import BATCH, fill
+from limbeck._clock import part
 from limbeck.data.dataset import Dataset
 from limbeck.errors import RequestError
 from limbeck.record import Record
@@ -113,10 +114,11 @@ class CachedTeacher(Teacher):
             RequestError: the batch has no index, or its inputs are not those of its view.
         """
         batch = self.task.batch(batch)
-        rows = self._rows(batch)
         device = device_of(batch["inputs"])
-        found = self._shelf.fields.record(rows, self.paths, output=output)
-        return Record(move(found.output, device), {path: move(v, device) for path, v in found.layers.items()})
+        with part("teacher"):
+            found = self._shelf.fields.record(self._rows(batch), self.paths, output=output)
+            layers = {path: move(value, device) for path, value in found.layers.items()}
+            return Record(move(found.output, device), layers)
 
     def _rows(self, batch: dict[str, Any]) -> Any:
         """The stored answers to a batch; views that are missing are written first."""
