@@ -87,6 +87,9 @@ def test_files_of_a_run(run: Run) -> None:
     assert figures["state"] == "finished"
     assert figures["machine"]["versions"]["torch"] == version("torch")
     assert set(figures["networks"]) >= {"teacher", "alone", "distilled", "onnx"}
+    for phase in figures["phases"]:
+        assert phase["cost"]["steps"] == 0 or sum(phase["cost"]["seconds"].values()) > 0
+        assert phase["cost"]["extra_parameters"] == 0
     entries = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [entry["phase"] for entry in entries] == ["teacher 0", "alone", "alone", "distil", "distil"]
     assert "in all" in (folder / "log.txt").read_text()
@@ -117,6 +120,8 @@ def test_the_test_set_gives_the_table(run: Run) -> None:
     assert "differs by" in text
     assert "latency: median of" in text
     assert "than its teacher" in repr(run)
+    assert "\ndistil step " in repr(run)
+    assert "; 0 extra parameters" in repr(run).replace("\n", " ")
     assert repr(run) == run.text()
 
 

@@ -19,6 +19,7 @@ ROWS = (
     ("onnx", "  as ONNX"),
 )
 
+_NOTABLE_PART = 0.005  # of a step, from which a part of it is shown
 _NOTABLE = 1.05  # times smaller or faster from which it is worth a word
 
 
@@ -91,6 +92,31 @@ def chance(kind: str, one: float, two: float, samples: int) -> float | None:
     return 1.96 * math.sqrt((one * (1 - one) + two * (1 - two)) / samples)
 
 
+def cost_text(run: Mapping[str, Any]) -> str:
+    """What a step of the distillation took by its parts, and memory: at most two lines of 80 columns.
+
+    Args:
+        run: what run.json holds. A training too short to be timed has no such text.
+    """
+    costs = {phase["name"]: phase["cost"] for phase in run["phases"] if phase.get("cost")}
+    cost = costs.get("distil")
+    if cost is None or not cost["steps"]:
+        return ""
+    step = sum(cost["seconds"].values())
+    shown = [
+        f"{name} {figures.part(seconds, step)}"
+        for name, seconds in cost["seconds"].items()
+        if seconds >= _NOTABLE_PART * step
+    ]
+    alone = sum(costs.get("alone", {}).get("seconds", {}).values())
+    beside = f" (alone {figures.part(alone, step)})" if alone else ""
+    memory, extra = cost["peak_memory_bytes"], cost["extra_parameters"]
+    facts = [f"distil step {figures.part(step, step)} {figures.unit(step)}{beside}: {', '.join(shown)}"]
+    facts += [] if memory is None else [f"{figures.size(memory)} memory"]
+    facts += [] if extra is None else [f"{extra:,} extra parameters"]
+    return textwrap.fill("; ".join(facts), 80, break_on_hyphens=False)
+
+
 def after(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Commands that go on from a finished run, with what they do."""
     folder, source = run["folder"], run["source"]
@@ -103,8 +129,9 @@ def after(run: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def closing_text(run: Mapping[str, Any]) -> str:
-    """Table and verdict of a finished run."""
-    return "\n".join([table(run).text(), *textwrap.wrap(verdict(run), 80)])
+    """Table, cost and verdict of a finished run."""
+    cost = cost_text(run)
+    return "\n".join([table(run).text(), *([cost] if cost else []), *textwrap.wrap(verdict(run), 80)])
 
 
 def next_text(run: Mapping[str, Any]) -> str:
@@ -117,5 +144,6 @@ def next_text(run: Mapping[str, Any]) -> str:
 
 
 def html(run: Mapping[str, Any]) -> str:
-    """Table and verdict for a notebook."""
-    return f"{table(run).html()}<div>{escape(verdict(run))}</div><div>{escape(run['folder'])}</div>"
+    """Table, cost and verdict for a notebook."""
+    lines = [text for text in (cost_text(run), verdict(run), run["folder"]) if text]
+    return table(run).html() + "".join(f"<div>{escape(text)}</div>" for text in lines)

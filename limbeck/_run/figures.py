@@ -32,6 +32,24 @@ def latency(seconds: float) -> str:
     return f"{milliseconds:.{digits}f} ms"
 
 
+def part(seconds: float, of: float) -> str:
+    """A part of a time without its unit, which is `unit` of the whole.
+
+    Args:
+        seconds: the part.
+        of: the whole, in seconds.
+    """
+    if unit(of) == "s":
+        return f"{seconds:.2f}" if of < 10 else f"{seconds:.1f}"
+    digits = 0 if of >= 0.1 else 1 if of >= 0.001 else 2
+    return f"{seconds * 1e3:.{digits}f}"
+
+
+def unit(seconds: float) -> str:
+    """The unit that a time is shown in, `ms` or `s`."""
+    return "ms" if seconds < 1 else "s"
+
+
 def score(kind: str, value: float) -> str:
     """A score as `86.2 %`, or as a plain number where the task's score is no share."""
     return f"{value:.1%}".replace("%", " %") if kind in _SHARES else f"{value:.3f}"

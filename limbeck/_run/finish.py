@@ -197,4 +197,5 @@ def _phase(name: str, trained: Trained, prepared: Prepared) -> dict[str, Any]:
         "chosen_epoch": trained.fit.chosen_epoch,
         "last": trained.fit.scores,
         "chosen": trained.fit.chosen_scores,
+        "cost": trained.fit.cost.stored(),
     }

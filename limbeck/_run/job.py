@@ -26,6 +26,7 @@ from limbeck._run.result import Run
 from limbeck._run.screen import Screen, silent
 from limbeck._run.session import Prepared, Session, open_session, prepare, resolved
 from limbeck._run.team import Team
+from limbeck.engine.cost import peak_memory
 from limbeck.engine.interruption import Interruption
 from limbeck.errors import Interrupted, RequestError, RunError
 from limbeck.recipe import Recipe
@@ -174,7 +175,7 @@ def plan_of(prepared: Prepared, folder: RunFolder, kept: str) -> Plan:
         folder=str(folder),
         kept=kept,
         parts=_parts(prepared),
-        memory=machine.peak_memory(where.device),
+        memory=peak_memory(where.device),
         disk=_WEIGHTS_KEPT * stored + 2 * sum(prepared.bytes["student"]) + _to_write(prepared.caching),
         same=same,
         chosen=_chosen(prepared),

@@ -103,18 +103,6 @@ def memory() -> int | None:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def peak_memory(device: str | None) -> int | None:
-    """The most bytes that this process held so far: of the GPU, or of main memory; None if unknown."""
-    if device is not None and device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ModuleNotFoundError:  # Windows
-        return None
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
 def repository() -> dict[str, Any] | None:
     """Commit of the working directory's git repository and whether files differ from it; None without one."""
     try:
