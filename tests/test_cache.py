@@ -64,9 +64,6 @@ def test_a_second_teacher_reads_what_the_first_one_wrote(tmp_path):
     cached(tmp_path / "c").fill([1])
     before = files(tmp_path / "c")
 
-    class Counting(nn.Module):
-        calls = 0
-
     teacher = cached(tmp_path / "c", write=False)
     batch = data.batch(torch.arange(40), 1)
     assert torch.equal(teacher(batch).output, live()(batch).output)
@@ -186,7 +183,7 @@ def changed_statistics():
         ({"network": changed_statistics()}, "written for other weights of the teacher"),
         (
             {"network": nn.Sequential(*teacher_network(), nn.Identity())},
-            "written for another structure of the teacher\n",
+            "another structure of the teacher\n",
         ),
         ({"paths": ["0"]}, r"other layers; it holds the layers \['2'\], needed \['0'\]"),
         ({"data": augmented(70)}, r"number of samples and other data; it holds 80 samples, the data"),
@@ -265,7 +262,7 @@ def test_an_index_beyond_the_end_is_refused(tmp_path):
     batch = augmented().batch([0, 1], 1)
     batch["index"] = torch.tensor([0, 80])
     with pytest.raises(
-        RequestError, match="sample 80 is not in the data of the cache .* 80 samples, 0 to 79"
+        RequestError, match=r"sample 80 is not in the data .* 80 samples, 0 to 79"
     ):
         cached(tmp_path / "c")(batch)
 
@@ -273,7 +270,7 @@ def test_an_index_beyond_the_end_is_refused(tmp_path):
 def test_inputs_augmented_elsewhere_are_found_out(tmp_path):
     batch = augmented().batch(torch.arange(20), 1)
     batch["inputs"] = batch["inputs"].flip(3)
-    with pytest.raises(RequestError, match="augmented or normalised after data.batch"):
+    with pytest.raises(RequestError, match="augmented or normalised after"):
         cached(tmp_path / "c")(batch)
 
 

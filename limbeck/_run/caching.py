@@ -52,9 +52,9 @@ class Caching:
     missing: int = 0
     seconds: float = 0.0
 
-    def rehearsed(self, network: nn.Module, task: Task) -> Teacher:
+    def rehearsed(self, network: nn.Module, task: Task) -> nn.Module | Teacher:
         """What stands for a teacher in the dry steps that tell what a run will take."""
-        return Repeating(network, task=task) if self.on else Teacher(network, task=task)
+        return Repeating(network, task=task) if self.on else network
 
 
 def decide(
@@ -68,13 +68,14 @@ def decide(
         teachers: its networks.
         trained: numbers of those that are yet to be trained: nothing of theirs can be there.
     """
-    mode = session.recipe.cache.mode
-    if method.teacher is None or mode == "off":
-        return Caching(False, "" if method.teacher is None else "as cache.mode says")
-    views = session.shown
+    mode, card = session.recipe.cache.mode, method.card
+    if card.teacher == "none":
+        return Caching(False)
+    if mode == "off":
+        return Caching(False, "as cache.mode says")
     try:
         _check(session, method)
-        found = _size(session, method, teachers, trained, views)
+        found = _size(session, method, teachers, trained)
     except RequestError as error:
         if mode == "require":
             where = error.where or session.recipe.where("cache", "mode", value=True)
@@ -92,10 +93,8 @@ def _places(method: Method) -> int:
 def _check(session: Session, method: Method) -> None:
     """Refuses what no stored answer can do."""
     card = method.card
-    if card.teacher != "outputs":
-        raise RequestError(
-            f"{card.slug} works with the teacher's {_USES[card.teacher]}, not its answers alone"
-        )
+    if card.teacher in _USES:
+        raise RequestError(f"{card.slug} {_USES[card.teacher]}")
     if session.views == "fresh":
         raise RequestError("every epoch shows new views (data.views)")
     if session.recipe.cache.top_k is not None and method.top_k_temperatures() is None:
@@ -106,7 +105,12 @@ def _check(session: Session, method: Method) -> None:
         )
 
 
-_USES = {"weights": "weights", "live": "network", "trained": "training", "none": "absence"}
+#: Why the answers of a teacher are not enough, by what a card says that the method uses.
+_USES = {
+    "weights": "reads the teacher's weights",
+    "live": "needs the live teacher",
+    "trained": "trains its teacher along",
+}
 
 
 def _size(
@@ -114,9 +118,8 @@ def _size(
     method: Method,
     teachers: Sequence[nn.Module],
     trained: Sequence[int],
-    views: tuple[int, ...],
 ) -> Caching:
-    recipe = session.recipe
+    recipe, views = session.recipe, session.shown
     store = _store(session, method)
     layers = tuple(sorted(method.tapped["teacher"]))
     answers = size = missing = 0
