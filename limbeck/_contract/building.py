@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from limbeck._contract.tiny import example_for
 from limbeck.engine.settings import Training
 from limbeck.method import Method, Stage
+from limbeck.task import Task
+from limbeck.teacher import Teacher
 
 
 class Broken(AssertionError):
@@ -25,7 +27,15 @@ def hold(kept: bool, message: str) -> None:
         raise Broken(message)
 
 
-def make(method: type[Method], *, seed: int = 0, statistics: bool = False, same: bool = False) -> Method:
+def make(
+    method: type[Method],
+    *,
+    seed: int = 0,
+    statistics: bool = False,
+    same: bool = False,
+    samples: int = 8,
+    answering: Callable[[nn.Module, Task], Teacher] | None = None,
+) -> Method:
     """A method with its defaults on tiny networks.
 
     Args:
@@ -33,6 +43,8 @@ def make(method: type[Method], *, seed: int = 0, statistics: bool = False, same:
         seed: of the weights.
         statistics: the networks have batch statistics.
         same: students and teacher have equal weights.
+        samples: of the batch that sizes it; those of a training step.
+        answering: makes what answers for the teacher; by default the method itself does.
     """
     example = example_for(method.card, statistics=statistics)
     teacher = example.network(100 if not same else seed)
@@ -40,9 +52,9 @@ def make(method: type[Method], *, seed: int = 0, statistics: bool = False, same:
     given: dict[str, Any] = {"task": example.task}
     constructor: Callable[..., Method] = method  # each has arguments of its own
     if "example" in names:
-        given["example"] = example.batch()
+        given["example"] = example.batch(samples)
     if method.card.teacher != "none":
-        given["teacher"] = teacher
+        given["teacher"] = teacher if answering is None else answering(teacher, example.task)
     torch.manual_seed(seed)
     with warnings.catch_warnings():
         if same:

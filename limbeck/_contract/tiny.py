@@ -99,9 +99,9 @@ class Example:
             return torch.nn.functional.one_hot(classes, CLASSES)
         return torch.stack([classes.float() / CLASSES, 1 - classes.float() / CLASSES], 1)
 
-    def batch(self) -> dict[str, Any]:
-        """The first eight samples."""
-        return self.data().batch(torch.arange(8))
+    def batch(self, samples: int = 8) -> dict[str, Any]:
+        """The first samples."""
+        return self.data().batch(torch.arange(samples))
 
 
 def example_for(card: Card, *, statistics: bool = False, dropout: float = 0.0) -> Example:

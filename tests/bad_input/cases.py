@@ -208,30 +208,6 @@ CASES = [
         edit=("[method]", '[[teachers]]\nmodel = "cnn-tiny"\n[method]'),
     ),
     Case("name-is-a-path", "cannot be a folder's name", 'name = "a-b"', sets=["name=a/b"]),
-    Case(
-        "cache-required-with-fresh-views",
-        'data.views = "fresh" shows a new view every epoch',
-        'views = "auto"',
-        sets=["cache.mode=require", "data.views=fresh"],
-    ),
-    Case(
-        "cache-of-a-teacher-that-trains",
-        "peer_mutual_kd trains its teacher along",
-        'mode = "auto"',
-        sets=["cache.mode=require", "method.name=peer_mutual_kd"],
-    ),
-    Case(
-        "cache-top-k-too-large",
-        "top_k = 11 of outputs with 10 entries",
-        "leave top_k out",
-        sets=["cache.mode=require", "cache.top_k=11"],
-    ),
-    Case(
-        "cache-top-k-for-a-method-that-needs-all",
-        "semckd needs the teacher's whole outputs",
-        "leave top_k out",
-        sets=["cache.mode=require", "cache.top_k=5", "method.name=semckd"],
-    ),
     # -- method and training -----------------------------------------------------------------------------
     Case(
         "unknown-method",

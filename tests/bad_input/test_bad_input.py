@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from limbeck import cli
-from tests.bad_input.cases import CASES, RECIPE, Case
+from tests.bad_input import cases, cases_of_the_cache
+from tests.bad_input.cases import RECIPE, Case
+
+CASES = [*cases.CASES, *cases_of_the_cache.CASES]
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
