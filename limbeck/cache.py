@@ -172,6 +172,15 @@ class CachedTeacher(Teacher):
         """What some views take on disk, whole."""
         return len(views) * len(self._shelf.data) * self._shelf.fields.bytes
 
+    def kept_mass(self) -> float | None:
+        """With top-k, the part of the probability that the kept classes hold, from 0 to 1.
+
+        A mean over some samples at the highest stored temperature; the rest is stored as one number. None
+        where all classes are kept.
+        """
+        _ = self._shelf.fields  # opens the cache
+        return self._shelf.kept_mass
+
     def key(self) -> Key:
         """All that the answers depend on, by part."""
         return self._shelf.key

@@ -130,7 +130,9 @@ def test_features_of_layers_are_stored_where_a_method_reads_them(place):
 
 
 def test_top_k_is_stored_at_the_temperature_of_the_method(place):
-    figures, _ = run("cache.top_k=3", "cache.dtype=float16")
+    figures, said = run("cache.top_k=3", "cache.dtype=float16")
+    assert "top 3 with" in said
+    assert 0.3 < figures["cache"]["kept_mass"] < 1
     assert figures["cache"]["top_k"] == 3
     key = json.loads(next(Path("runs/cache").glob("*/key.json")).read_text())
     assert key["key"]["store"]["temperatures"] == [1.0, 4.0]

@@ -131,6 +131,14 @@ class Fields:
             rows[name] = _array(getattr(kept, name))
         return rows
 
+    def kept_mass(self, record: Record, targets: Any) -> float | None:
+        """The mean probability of the kept classes at the highest temperature; None where all are kept."""
+        if self.store.top_k is None:
+            return None
+        hottest = max(self.store.temperatures)
+        kept = top_k(record.output, self.store.top_k, [hottest], keep=_labels(record.output, targets))
+        return float(kept.log_probabilities(hottest)[0].exp().sum(-1).mean())
+
     def _check(self, path: str, value: Tensor, samples: Sequence[int]) -> None:
         wide = value.float().flatten(1)
         good = wide.isfinite().all(1)

@@ -48,6 +48,7 @@ class Shelf:
     store: Store
     write: bool
     calls: int = 0
+    kept_mass: float | None = None
     _opened: tuple[Key, Fields, Shards] | None = None
     _order: tuple[Rows, Rows] | None = field(default=None, repr=False)
 
@@ -74,7 +75,10 @@ class Shelf:
                 compare(self.folder, found["key"], key)
             elif not self.write:
                 raise RequestError(f"there is no cache {self.folder}", fix=WRITE_FIRST)
-            fields = Fields(self.teacher(self.batch(range(min(FEW, len(self.data))), 0)), self.store)
+            few = self.batch(range(min(FEW, len(self.data))), 0)
+            first = self.teacher(few)
+            fields = Fields(first, self.store)
+            self.kept_mass = fields.kept_mass(first, few.get("targets"))
             shards = Shards(self.folder, fields.dtype, len(self.data))
             if found is not None:
                 self._compare_answers(fields, shards)

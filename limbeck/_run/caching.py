@@ -39,6 +39,7 @@ class Caching:
         layers: stored beside the outputs.
         answers: of all teachers in all views.
         bytes: that they take; `missing`: answers to be written, as far as that is known.
+        kept_mass: with top-k, the least part of the probability that the kept classes hold, of any teacher.
         seconds: that writing takes.
     """
 
@@ -50,6 +51,7 @@ class Caching:
     answers: int = 0
     bytes: int = 0
     missing: int = 0
+    kept_mass: float | None = None
     seconds: float = 0.0
 
     def rehearsed(self, network: nn.Module, task: Task) -> nn.Module | Teacher:
@@ -123,10 +125,12 @@ def _size(
     store = _store(session, method)
     layers = tuple(sorted(method.tapped["teacher"]))
     answers = size = missing = 0
+    masses: list[float] = []
     for number, network in enumerate(teachers):
         cached = teacher_on(session, number, network, Caching(True, store=store, layers=layers))
         answers += len(session.splits.train) * len(views)
         size += cached.bytes_of(views)
+        masses += [mass for mass in [cached.kept_mass()] if mass is not None]
         missing += len(session.splits.train) * len(views) if number in trained else cached.missing(views)
     free = free_bytes(Path(recipe.cache.folder))
     if missing / answers * size > _SHARE * free:
@@ -135,7 +139,8 @@ def _size(
             fix="cache.top_k, cache.dtype, fewer data.views or layers, or another cache.folder",
         )
     each = sum(_seconds(session, network) for network in teachers) / len(teachers)
-    return Caching(True, "", views, store, layers, answers, size, missing, missing * each)
+    kept = min(masses, default=None)
+    return Caching(True, "", views, store, layers, answers, size, missing, kept, missing * each)
 
 
 def _store(session: Session, method: Method) -> Store:
@@ -250,12 +255,16 @@ def plan_line(caching: Caching) -> str:
     """What the plan says of the answers that will be stored."""
     views = f" in {len(caching.views)} views" if len(caching.views) > 1 else ""
     layers = f", {len(caching.layers)} layer{'s' * (len(caching.layers) > 1)} each" if caching.layers else ""
+    top = ""
+    if caching.kept_mass is not None:
+        hottest = max(caching.store.temperatures)
+        top = f", top {caching.store.top_k} with {caching.kept_mass:.0%} of the mass at T {hottest:g}"
     there = ""
     if caching.missing == 0:
         there = ", all stored already"
     elif caching.missing < caching.answers:
         there = f", {caching.answers - caching.missing:,} stored already"
-    return f"{caching.answers:,} teacher answers{views}{layers}, {figures.size(caching.bytes)}{there}"
+    return f"{caching.answers:,} teacher answers{views}{layers}{top}, {figures.size(caching.bytes)}{there}"
 
 
 def figures_of(caching: Caching, filled: Filled | None) -> Mapping[str, Any]:
@@ -267,6 +276,7 @@ def figures_of(caching: Caching, filled: Filled | None) -> Mapping[str, Any]:
         "views": len(caching.views),
         "dtype": caching.store.dtype,
         "top_k": caching.store.top_k,
+        "kept_mass": caching.kept_mass,
         "layers": list(caching.layers),
         **(filled.stored() if filled is not None else {}),
     }
