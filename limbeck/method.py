@@ -262,6 +262,10 @@ class Method(nn.Module, ABC):
         """
         return None
 
+    def learners(self) -> list[nn.Module]:
+        """The whole networks that it trains: what a long run compiles in place; adaptors are not worth it."""
+        return [] if self.student is None else [self.student]
+
     def networks(self) -> dict[str, nn.Module]:
         """What is scored on validation data, by name; checkpoints are chosen by the first."""
         return {"student": self.deployable()}

@@ -19,6 +19,7 @@ from limbeck.engine.cost import cost_of
 from limbeck.engine.evaluation import evaluate
 from limbeck.engine.interruption import Interruption
 from limbeck.engine.keeper import Keeper
+from limbeck.engine.layout import arranged
 from limbeck.engine.listener import EpochEnd, Listener, StageStart, StepEnd
 from limbeck.engine.preparation import Tools, Wrapped, rates, tools_for
 from limbeck.engine.process import accelerator_for, average_buffers, averaged, summed
@@ -29,6 +30,7 @@ from limbeck.engine.state import (
     Means,
     Progress,
     Tool,
+    copied,
     method_tensors,
     random_state,
     restore_random_state,
@@ -160,7 +162,7 @@ class _Loop:
         steps = self._num_steps(stage, data)
         scored = self._scored(stage)
         tools = tools_for(stage, self.settings, epochs=epochs, steps=steps, scored=scored)
-        self.wrapped = Wrapped(self.method, self.accelerator, tools)
+        self.wrapped = Wrapped(self.method, self.accelerator, tools, self.machine)
         if resumed:
             self.keeper.restore_tools(tools)
         position = self.progress.position
@@ -254,6 +256,7 @@ class _Loop:
             if not micros or stage.own_batches:
                 with part("data"):
                     micros = counted(next(batches), self.method.task, self.accelerator)
+                    micros = [arranged(micro, self.machine) for micro in micros]
                 self.progress.position.batches += 1
                 samples += sum(num_samples(micro) for micro in micros)
                 index = index_of(micros) if self.listener.wants_index else ()
@@ -365,7 +368,7 @@ class _Loop:
             raise Interrupted(stopping, f"stopped on request; {saved}")
 
     def _result(self) -> Fit:
-        last = {name: value.detach().clone() for name, value in method_tensors(self.method).items()}
+        last = {name: copied(value) for name, value in method_tensors(self.method).items()}
         progress = self.progress
         return Fit(
             method=self.method,

@@ -14,6 +14,7 @@ from limbeck.engine.process import gathered
 from limbeck.engine.state import (
     Progress,
     Tool,
+    copied,
     method_tensors,
     random_state,
     restore_method,
@@ -59,7 +60,7 @@ class Keeper:
                 fix="a lower train.learning_rate or train.clip_norm = 1.0; the checkpoint before is kept",
             )
         if chosen or not self.chosen:
-            self.chosen = {name: value.detach().clone() for name, value in weights.items()}
+            self.chosen = {name: copied(value) for name, value in weights.items()}
         randoms = gathered(self.accelerator, random_state()) if self.folder is not None else []
         progress.position.writes += 1
         if self.folder is not None and self.accelerator.is_main_process:

@@ -6,9 +6,10 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from limbeck.engine.layout import Arrangement
 from limbeck.engine.optimizers import build_optimizer, build_schedule, override, schedule_by_step
 from limbeck.engine.process import release
-from limbeck.engine.settings import Training
+from limbeck.engine.settings import Machine, Training
 from limbeck.engine.stages import due
 from limbeck.engine.state import Tool
 from limbeck.method import Method, Stage
@@ -48,14 +49,16 @@ class Wrapped:
         method: the method, on its device.
         accelerator: of the run.
         tools: of the stage.
+        machine: its layout, and whether it compiles.
 
     Attributes:
         model: what is called in place of the method.
         optimizers: what steps in place of the optimizers, by update.
     """
 
-    def __init__(self, method: Method, accelerator: Accelerator, tools: Tools) -> None:
+    def __init__(self, method: Method, accelerator: Accelerator, tools: Tools, machine: Machine) -> None:
         self.method, self.accelerator = method, accelerator
+        self._arrangement = Arrangement(method, machine)
         wanted = [tool.optimizer for tool in tools.values()]
         self.model, *prepared = accelerator.prepare(method, *wanted)
         self.optimizers: dict[str, Any] = dict(zip(tools, prepared, strict=True))
@@ -64,6 +67,8 @@ class Wrapped:
     def release(self) -> None:
         """Takes off what was put around the method."""
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
-        vars(self.method).pop("forward", None)  # accelerate leaves the bound original on the instance
+        for left in ("forward", "_is_accelerate_prepared"):  # with either, it would not wrap anew
+            vars(self.method).pop(left, None)
         self.model, self.optimizers = self.method, {}
         release(self.accelerator)
+        self._arrangement.undo()

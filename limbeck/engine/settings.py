@@ -60,6 +60,9 @@ class Machine:
         workers: processes that read data.
         precision: "fp32", "bf16" or "fp16" autocast of the student.
         micro_batch: the most samples that pass through the network at once; None is the whole batch.
+        layout: memory format of pictures and of the convolutions that train. Results agree to rounding.
+        compile: the networks that train are compiled in place by torch.compile, where a stage trains the
+            whole of them; scoring and what is saved do not change.
     """
 
     device: str | None = None
@@ -67,3 +70,5 @@ class Machine:
     workers: int = 0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     micro_batch: int | None = None
+    layout: Literal["contiguous", "channels_last"] = "contiguous"
+    compile: bool = False

@@ -234,6 +234,11 @@ def method_tensors(method: Method) -> dict[str, Tensor]:
     return {f"method.{name}": value for name, value in method.state_dict(keep_vars=False).items()}
 
 
+def copied(value: Tensor) -> Tensor:
+    """A contiguous copy without graph, as files want them."""
+    return value.detach().clone(memory_format=torch.contiguous_format)
+
+
 def restore_method(method: Method, tensors: Mapping[str, Tensor]) -> None:
     """Puts parameters and buffers back, in place.
 

@@ -370,6 +370,10 @@ class PeerMutualKD(Method):
         first = f"student{self.deploy}" if isinstance(self.deploy, int) else "ensemble"
         return dict(sorted(scored.items(), key=lambda item: item[0] != first))
 
+    def learners(self) -> list[nn.Module]:
+        """The cohort, and a teacher that trains with it."""
+        return list(self._cohort().values())
+
     def deployable(self) -> nn.Module:
         """A copy of the student that `deploy` names, or of all as an `Ensemble`; never the teacher."""
         if self.deploy == "ensemble":

@@ -35,7 +35,7 @@ class Stop(Listener):
             self.interruption.signal_number = signal.SIGINT
 
 
-def run(make, train, settings, folder, *, after=None, resume=False):
+def run(make, train, settings, folder, *, after=None, resume=False, machine=None):
     listener = Stop(after)
     method, result = make(), None
     with contextlib.suppress(Interrupted):
@@ -47,16 +47,17 @@ def run(make, train, settings, folder, *, after=None, resume=False):
             folder=folder,
             resume=resume,
             listener=listener,
+            machine=machine,
             interruption=listener.interruption,
         )
     return method, listener.steps, result is None, result
 
 
-def equal_after_stop(make, train, settings, folder, after):
-    whole, steps, _, result = run(make, train, settings, folder / "whole")
-    _, first, stopped, _ = run(make, train, settings, folder / "cut", after=after)
+def equal_after_stop(make, train, settings, folder, after, machine=None):
+    whole, steps, _, result = run(make, train, settings, folder / "whole", machine=machine)
+    _, first, stopped, _ = run(make, train, settings, folder / "cut", after=after, machine=machine)
     assert stopped
-    resumed, rest, _, again = run(make, train, settings, folder / "cut", resume=True)
+    resumed, rest, _, again = run(make, train, settings, folder / "cut", resume=True, machine=machine)
     assert first + rest == steps
     assert same(weights(resumed), weights(whole))
     assert [e["terms"] for e in again.history] == [e["terms"] for e in result.history]
