@@ -107,6 +107,8 @@ class Stage:
             to train on.
         own_batches: every update draws its own next batch; `whole_batches`: smaller ones are left out.
         scored: the validation score means something here; otherwise the stage is followed by its own loss.
+        views: how many views of each sample stand in a batch, one after the other; their view numbers are
+            those of `limbeck.data.view_number(view, place)`, place 0, 1, ... The batch size counts samples.
     """
 
     name: str
@@ -119,6 +121,7 @@ class Stage:
     own_batches: bool = False
     whole_batches: bool = False
     scored: bool = True
+    views: int = 1
 
 
 class _SetByLoop:
