@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,9 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from limbeck._clock import part
+from limbeck._fast.choosing import choose
+from limbeck._fast.comparison import difference
+from limbeck._fast.copying import Copy
+from limbeck._fast.steps import Fast
+from limbeck.errors import RequestError
 from limbeck.record import Record
 from limbeck.taps import Taps
 from limbeck.task import Classification, Task
+from limbeck.task.batches import first_samples
+
+_COMPARED = 64  # samples on which a fast form is compared with the plain teacher
+_STEADY = 1e-5  # relative difference of two answers to the same samples that rounding explains
+
+
+_log = logging.getLogger(__name__)
 
 
 class Teacher:
@@ -25,17 +38,30 @@ class Teacher:
             in a graph of the caller's (gradient flows through, not to, its weights).
         task: how a batch enters it; classification unless given.
         paths: the layers to record, as in `Taps`.
+        fast: the steps that make it answer faster, to float32. They are taken on a private copy, made at the
+            first call and again when a weight of `model` was changed in place; `model` stays as it is. Each
+            step is compared with the plain teacher on that batch first, and left out with a warning where it
+            differs by more than its tolerance (`limbeck._fast.choosing.TOLERANCES`).
     """
 
-    def __init__(self, model: nn.Module, *, task: Task | None = None, paths: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        task: Task | None = None,
+        paths: Sequence[str] = (),
+        fast: Fast | None = None,
+    ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.task = task or Classification()
         self.paths = tuple(paths)
         self.taps = Taps(model, self.paths, task=self.task, trainable=False)
+        self.fast = fast or Fast()
+        self._copy: Copy | None = None
 
     def reading(self, paths: Sequence[str], *, task: Task | None = None) -> Teacher:
         """The same network read at other layers."""
-        return Teacher(self.model, task=task or self.task, paths=paths)
+        return Teacher(self.model, task=task or self.task, paths=paths, fast=self.fast)
 
     def __call__(self, batch: Any, *, output: bool = True) -> Record:
         """Answers one batch.
@@ -45,13 +71,48 @@ class Teacher:
             output: false stops after the last layer that is read.
 
         Returns:
-            A record without gradient; values in the precision of the teacher.
+            A record without gradient; values in the precision of the teacher, with `fast` in float32.
         """
         batch = self.task.batch(batch)
-        device = _device(batch["inputs"])
-        self._settle(device)
-        with part("teacher"), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        self._settle(_device(batch["inputs"]))
+        with part("teacher"):
+            if self.fast.names():
+                return self._fast_copy(batch)(batch, output=output)
+            return self._plainly(batch, output=output)
+
+    def _plainly(self, batch: Mapping[str, Any], *, output: bool) -> Record:
+        with torch.no_grad(), torch.autocast(_device(batch["inputs"]).type, enabled=False):
             return self.taps(batch, output=output)
+
+    def _fast_copy(self, batch: Mapping[str, Any]) -> Copy:
+        """The copy that answers; what the teacher cannot do is found out on some samples of this batch."""
+        if self._copy is None or self._copy.is_stale:
+            few = first_samples(batch, _COMPARED)
+            plain = self._plainly(few, output=True)
+            self.fast, notes = choose(self.model, few, self.task, self.paths, self.fast, plain)
+            for note in notes:
+                _log.warning("%s", note)
+            self._copy = Copy(self.model, few, self.task, self.paths, self.fast)
+        return self._copy
+
+    def check_steady(self, batch: Any) -> None:
+        """Refuses a teacher that answers the same samples twice in two ways.
+
+        Args:
+            batch: some samples, in any form that the task takes.
+
+        Raises:
+            RequestError: something in its forward is random in eval mode, so no answer of it can be kept.
+        """
+        batch = self.task.batch(batch)
+        self._settle(_device(batch["inputs"]))
+        found = difference(*(self._plainly(batch, output=True) for _ in range(2)))
+        if _STEADY < found < float("inf"):  # not finite is no sign of chance
+            raise RequestError(
+                f"the teacher answers the same samples in two ways, {found:.1g} of the largest value apart: "
+                "something in its forward is random in eval mode",
+                fix="dropout and noise in training mode alone, as F.dropout(x, p, training=self.training)",
+            )
 
     def _settle(self, device: torch.device) -> None:
         """Back to eval mode, no gradient and the device of the inputs, whatever happened meanwhile."""

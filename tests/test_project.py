@@ -30,6 +30,7 @@ ROWS = (
     ("losses", "record", "statistics"),
     ("_taps", "adaptors", "ensemble", "taps", "task"),
     ("data",),
+    ("_fast",),
     ("teacher",),
     ("_cache", "cache"),
     ("method",),

@@ -40,6 +40,7 @@ def fill(
     todo = [(view, s) for view, s in every[part[0] :: part[1]] if not shards.path(view, s).is_file()]
     if not todo:
         return 0
+    shelf.teacher.check_steady(shelf.batch(range(min(FEW, len(shelf.data))), 0))
     with _saving(shelf, todo):
         claim(shelf.folder, shelf.key, described(shelf.fields))
         compare(shelf.folder, (written(shelf.folder) or {})["key"], shelf.key)

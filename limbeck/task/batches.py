@@ -92,6 +92,19 @@ def num_samples(batch: Mapping[str, Any]) -> int:
     return len(first)
 
 
+def first_samples(batch: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """The first samples of a batch in normal form; what has not one row a sample stays as it is."""
+    samples = num_samples(batch)
+
+    def cut(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: cut(item) for key, item in value.items()}
+        rows = isinstance(value, Tensor) and value.ndim > 0 and len(value) == samples
+        return value[:number] if rows else value
+
+    return {key: cut(value) for key, value in batch.items()}
+
+
 def move(value: Any, device: torch.device | str) -> Any:
     """Every tensor in nested mappings, lists and tuples on a device; other values as they are."""
     if isinstance(value, Tensor):

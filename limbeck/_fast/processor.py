@@ -1,0 +1,39 @@
+"""What a device computes with."""
+
+from __future__ import annotations
+
+import shutil
+
+import torch
+
+
+def supports_bf16(device: torch.device | str) -> bool:
+    """Whether a device multiplies bfloat16 in hardware: a GPU that has it, AVX512-BF16 or AMX.
+
+    Apple's devices compute with it and gain nothing, so they count as without.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and (_has("avx512_bf16") or has_amx())
+
+
+def has_amx() -> bool:
+    """Whether the processor has the tile registers of AMX with bfloat16."""
+    return _has("amx_bf16")
+
+
+def name_of_bf16(device: torch.device | str) -> str:
+    """What multiplies bfloat16 there, for people."""
+    if torch.device(device).type == "cuda":
+        return "this GPU has it"
+    return "this processor has AMX" if has_amx() else "this processor has AVX512-BF16"
+
+
+def can_compile(device: torch.device | str) -> bool:
+    """Whether `torch.compile` can build code: on a processor it needs a C++ compiler."""
+    return torch.device(device).type != "cpu" or any(shutil.which(name) for name in ("g++", "clang++", "cl"))
+
+
+def _has(name: str) -> bool:
+    return bool(torch.cpu.get_capabilities().get(name, False))

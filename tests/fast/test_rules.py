@@ -1,0 +1,117 @@
+"""What is decided by rule: low precision, layout, the steps of a teacher."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from limbeck import Classification
+from limbeck._fast import gain, processor
+from limbeck._fast.choosing import wanted
+from limbeck._fast.gain import gains_from_bf16, intensity
+from limbeck._fast.layout import refuses_channels_last
+from limbeck._fast.steps import Fast
+from limbeck.errors import RequestError
+from limbeck.models.cifar import cifar_resnet
+from limbeck.task import Tokens
+from limbeck.task.batches import first_samples
+from tests.fast.networks import Block, Flat, resnet
+
+TASK = Classification()
+
+
+def batch(size: int = 32) -> dict[str, torch.Tensor]:
+    return {"inputs": torch.rand(4, 3, size, size)}
+
+
+def able(patch: pytest.MonkeyPatch, *names: str) -> None:
+    patch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(names, True))
+
+
+def test_a_processor_has_bf16_by_avx512_or_amx(monkeypatch):
+    able(monkeypatch)
+    assert not processor.supports_bf16("cpu")
+    able(monkeypatch, "avx512_bf16")
+    assert processor.supports_bf16("cpu")
+    assert "AVX512-BF16" in processor.name_of_bf16("cpu")
+    able(monkeypatch, "amx_bf16")
+    assert processor.supports_bf16("cpu")
+    assert "AMX" in processor.name_of_bf16("cpu")
+    assert not processor.supports_bf16("mps")
+
+
+def test_networks_that_multiply_much_gain_and_those_that_move_much_do_not(monkeypatch):
+    able(monkeypatch, "avx512_bf16")
+    residual = cifar_resnet(num_classes=100, depth=20)
+    mobile = torchvision.models.mobilenet_v2(num_classes=100)
+    shuffle = torchvision.models.shufflenet_v2_x1_0(num_classes=100)
+    assert gains_from_bf16(residual, batch(), TASK, "cpu") == (True, "this processor has AVX512-BF16")
+    for network in (mobile, shuffle):
+        yes, why = gains_from_bf16(network, batch(), TASK, "cpu")
+        assert not yes
+        assert "gains nothing here" in why
+    able(monkeypatch)
+    assert gains_from_bf16(residual, batch(), TASK, "cpu") == (False, "this cpu has no bfloat16")
+
+
+def test_intensity_does_not_depend_on_the_size_of_the_batch():
+    large = {"inputs": torch.rand(32, 3, 32, 32)}
+    assert intensity(resnet(), large, TASK) == pytest.approx(intensity(resnet(), batch(), TASK))
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 8, bias=False))
+    # 2 * 192 * 8 operations; 192 + 8 numbers are written.
+    assert intensity(linear, batch(8), TASK) == pytest.approx(2 * 192 * 8 / 200)
+    assert gain._INTENSITY > 1
+
+
+def test_channels_last_is_refused_with_a_reason_and_leaves_the_network_alone():
+    network = Flat()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    reason = refuses_channels_last(network, batch(8), TASK, training=True)
+    assert reason is not None
+    assert reason.startswith("fails in it (")
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(value.is_contiguous() for value in network.state_dict().values())
+    assert network.conv.weight.grad is None
+    assert refuses_channels_last(resnet(), batch(), TASK, training=True) is None
+    assert refuses_channels_last(Block("plain"), batch(8), TASK) is None
+    words = {"inputs": {"input_ids": torch.zeros(2, 5, dtype=torch.long)}}
+    assert refuses_channels_last(nn.Embedding(4, 3), words, Tokens()) == "takes no pictures"
+
+
+def test_a_network_that_reads_memory_as_it_lies_differs(monkeypatch):
+    class Strided(nn.Module):
+        def forward(self, pixels):
+            flat = torch.as_strided(pixels, (len(pixels), 192), (192, 1))
+            return flat[:, :5]
+
+    reason = refuses_channels_last(Strided(), batch(8), TASK)
+    assert reason is not None
+    assert "differs in it" in reason
+
+
+def test_steps_by_name():
+    assert Fast.of(["bf16", "fold"]).names() == ["fold", "bf16"]
+    assert Fast().names() == []
+    with pytest.raises(RequestError, match="no step 'fast' for a teacher"):
+        Fast.of(["fast"])
+
+
+def test_a_teacher_is_compiled_only_in_long_runs_where_that_pays(monkeypatch):
+    able(monkeypatch, "amx_bf16", "avx512_bf16")
+    assert wanted(resnet(), batch(), TASK, "cpu", long=True).compile == processor.can_compile("cpu")
+    assert wanted(resnet(), batch(), TASK, "cpu").names() == ["fold", "channels_last", "bf16"]
+    able(monkeypatch, "avx512_bf16")
+    assert not wanted(resnet(), batch(), TASK, "cpu", long=True).compile
+    able(monkeypatch)
+    rows = {"inputs": torch.rand(4, 6)}
+    assert wanted(nn.Linear(6, 2), rows, TASK, "cpu").names() == ["fold"]
+
+
+def test_first_samples_cut_what_has_a_row_a_sample():
+    batch = {"inputs": {"a": torch.arange(6).view(6, 1)}, "index": torch.arange(6), "count": {"samples": 6.0}}
+    cut = first_samples(batch, 2)
+    assert cut["inputs"]["a"].tolist() == [[0], [1]]
+    assert cut["index"].tolist() == [0, 1]
+    assert cut["count"] == {"samples": 6.0}

@@ -1,0 +1,148 @@
+"""The teacher in its faster forms: the same answers within a tolerance, or not in that form."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+from transformers import BertConfig, BertForSequenceClassification
+
+from limbeck import Teacher
+from limbeck._fast.comparison import difference
+from limbeck._fast.steps import Fast
+from limbeck.errors import RequestError
+from limbeck.methods import KD
+from tests.fast.networks import Block, Flat, lived, resnet
+
+ALL = Fast(fold=True, channels_last=True, bf16=True)
+
+
+def batch(size: int = 32, samples: int = 16) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {"inputs": torch.rand(samples, 3, size, size, generator=generator)}
+
+
+@pytest.mark.parametrize(
+    ("make", "size", "path"),
+    [
+        (resnet, 32, "layer2"),
+        (lambda: torchvision.models.mobilenet_v2(num_classes=5), 32, "features.7"),
+        (lambda: torchvision.models.shufflenet_v2_x0_5(num_classes=5), 32, "stage3"),
+        (lambda: timm.create_model("test_vit", num_classes=5, img_size=64), 64, "blocks.2"),
+    ],
+    ids=["resnet", "mobilenet", "shufflenet", "vit"],
+)
+@pytest.mark.parametrize(("fast", "tolerance"), [(Fast(fold=True, channels_last=True), 1e-4), (ALL, 2e-2)])
+def test_every_form_answers_as_the_plain_teacher(make, size, path, fast, tolerance):
+    network, samples = lived(make()), batch(size)
+    plain, quick = Teacher(network, paths=[path]), Teacher(network, paths=[path], fast=fast)
+    one, other = plain(samples), quick(samples)
+    assert quick.fast == fast, "a step was left out"
+    assert other.output.dtype == torch.float32
+    assert other[path].is_contiguous()
+    assert 0 <= difference(one, other) < tolerance
+    early = quick(samples, output=False)
+    assert early.output is None
+    assert difference(one[path], early[path]) < tolerance
+
+
+def test_the_plain_network_stays_as_it_was():
+    network, samples = resnet(), batch()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    names = [name for name, _ in network.named_modules()]
+    teacher = Teacher(network, paths=["layer1"], fast=ALL)
+    answer = Teacher(network)(samples).output
+    teacher(samples)
+    assert teacher.model is network
+    assert [name for name, _ in network.named_modules()] == names
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(value.is_contiguous() for value in network.state_dict().values())
+    assert torch.equal(Teacher(network)(samples).output, answer)
+    method = KD(resnet(), teacher)
+    assert not {id(p) for p in network.parameters()} & {id(p) for p in method.parameters()}
+
+
+def test_a_step_that_fails_is_left_out_with_one_line(caplog):
+    network, samples = Flat().eval(), batch(8)
+    quick = Teacher(network, fast=Fast(fold=True, channels_last=True))
+    with caplog.at_level(logging.WARNING):
+        answer = quick(samples).output
+        quick(samples)
+    lines = [record.message for record in caplog.records]
+    assert len(lines) == 1
+    assert lines[0].startswith("the teacher runs without channels_last: it fails with it (")
+    assert quick.fast.names() == ["fold"]
+    assert torch.equal(answer, Teacher(network)(samples).output)
+
+
+def test_a_step_that_differs_is_left_out_with_its_difference(caplog):
+    class Sensitive(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(192, 4)
+
+        def forward(self, pixels):
+            value = self.fc(pixels.flatten(1))
+            return torch.sin(value * 1e4)  # what rounding leaves is all that is seen
+
+    quick, samples = Teacher(Sensitive(), fast=Fast(bf16=True)), batch(8)
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(quick(samples).output, Teacher(quick.model)(samples).output)
+    assert "without bf16: it answers differently by" in caplog.text
+    assert "allowed 0.02" in caplog.text
+
+
+def test_changed_weights_are_seen():
+    network, samples = resnet(), batch()
+    quick = Teacher(network, fast=Fast(fold=True))
+    quick(samples)
+    with torch.no_grad():
+        network.fc.bias += 1
+    assert difference(Teacher(network)(samples), quick(samples)) < 1e-4
+
+
+def test_reading_other_layers_keeps_the_form():
+    teacher = Teacher(resnet(), fast=ALL).reading(["layer1"])
+    assert teacher.fast == ALL
+    assert set(teacher(batch()).layers) == {"layer1"}
+
+
+def test_a_tapped_convolution_keeps_its_value():
+    network, samples = lived(Block("plain")), batch(8)
+    quick = Teacher(network, paths=["conv", "norm"], fast=Fast(fold=True))
+    plain = Teacher(network, paths=["conv", "norm"])
+    assert difference(plain(samples), quick(samples)) < 1e-5
+
+
+def test_keyword_inputs_of_a_language_model_pass():
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2, "vocab_size": 40}
+    network = BertForSequenceClassification(BertConfig(num_hidden_layers=2, num_labels=3, **sizes)).eval()
+    ids = torch.randint(1, 40, (8, 12))
+    samples = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    quick = Teacher(network, paths=["bert.encoder.layer.0"], fast=ALL)
+    plain = Teacher(network, paths=["bert.encoder.layer.0"])
+    assert difference(plain(samples), quick(samples)) < 2e-2
+
+
+def test_a_compiled_copy_answers_the_same_and_the_model_is_not_compiled():
+    network, samples = Block("plain").eval(), batch(8)
+    quick = Teacher(network, paths=["norm"], fast=Fast(fold=True, compile=True))
+    plain = Teacher(network, paths=["norm"])
+    assert difference(plain(samples), quick(samples)) < 1e-4
+    assert quick.fast.compile
+    assert network._compiled_call_impl is None
+
+
+def test_a_teacher_with_noise_in_eval_mode_is_found():
+    class Noisy(nn.Module):
+        def forward(self, pixels):
+            return nn.functional.dropout(pixels.flatten(1)[:, :4], 0.5)
+
+    with pytest.raises(RequestError, match="random in eval mode"):
+        Teacher(Noisy()).check_steady(batch(8))
+    Teacher(resnet()).check_steady(batch())
