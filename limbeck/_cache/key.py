@@ -12,7 +12,8 @@ from typing import Any
 from torch import nn
 
 from limbeck._cache.fields import Store
-from limbeck.data.dataset import Augmented, Dataset, digest
+from limbeck.data.dataset import Dataset, digest
+from limbeck.data.derived import Augmented
 from limbeck.errors import RequestError
 from limbeck.taps import untapped
 

@@ -213,6 +213,7 @@ def describe(annotation: Any) -> str:
             words.append(f"a list of {inner}" if " or " not in inner else f"a list ({inner} each)")
         else:
             words.append(_WORDS.get(member, "a table"))
+    words = list(dict.fromkeys(words))
     if not words:
         return "a value"
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from limbeck.data.augment import AugmentEntry
 from limbeck.engine.settings import Training
 
 Count = Annotated[int, Field(ge=1)]
@@ -35,8 +36,17 @@ class Data(Section):
         default=None, description="Labels that students see, class-balanced; teachers see all of them."
     )
     limit: Count | None = Field(default=None, description="Training samples, class-balanced; none: all.")
-    augment: list[Literal["crop", "flip"]] = Field(
-        default_factory=list, description="Of training pictures; a new view an epoch."
+    augment: list[AugmentEntry] = Field(
+        default_factory=list,
+        description="Of training pictures, in this order: names, or tables of a name and options, as "
+        '{ name = "crop", padding = 2 }.',
+    )
+    mix: Literal["none", "mixup", "cutmix"] = Field(
+        default="none",
+        description="Training batches of mixed samples, classes only; the teacher sees what is mixed.",
+    )
+    mix_alpha: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Of Beta(alpha, alpha), the share of a sample; 0.2 for mixup, 1 for cutmix."
     )
     views: Annotated[int, Field(ge=0)] | Literal["auto", "fresh"] = Field(
         default="auto",

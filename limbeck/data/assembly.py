@@ -10,9 +10,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from limbeck.data.augment import Augmentation
 from limbeck.data.dataset import Dataset, Splits
 from limbeck.data.images import find_unreadable
 from limbeck.data.labels import absent_notes, single_notes
+from limbeck.data.mixing import mixing_of
 from limbeck.data.selection import is_labelled, limited, split
 from limbeck.data.views import Views
 from limbeck.errors import RequestError
@@ -47,7 +49,9 @@ class Options:
     test: float | None = None
     size: int | None = None
     limit: int | None = None
-    augment: Sequence[str] = ()
+    augment: Sequence[Augmentation] = ()
+    mix: str = "none"
+    mix_alpha: float | None = None
     skip_unreadable: bool = False
 
     def __post_init__(self) -> None:
@@ -66,6 +70,7 @@ class Options:
             if number is not None and number < 1:
                 raise RequestError(f"data.{name} = {number}: at least 1 is needed")
         Views(self.seed, self.augment)  # refuses unknown names before anything is read
+        mixing_of(self.mix, self.mix_alpha)
 
 
 def part_of(name: str) -> str | None:
@@ -108,6 +113,9 @@ def assemble(
             said += absent_notes(task.classes, drawn)
     if options.augment:
         train = train.augment(Views(options.seed, options.augment))
+    mixing = mixing_of(options.mix, options.mix_alpha)
+    if mixing is not None:
+        train = train.mix(mixing)
     return Splits(
         train,
         parts.get("validation"),

@@ -30,8 +30,7 @@ def bits(*parts: Part) -> Tensor:
     """
     state = torch.zeros((), dtype=torch.int64)
     for part in parts:
-        value = part if isinstance(part, Tensor) else torch.tensor(_number(part), dtype=torch.int64)
-        state = _mix(state ^ value.long())
+        state = _mix(state ^ (part.long() if isinstance(part, Tensor) else _number(part)))
     return state
 
 

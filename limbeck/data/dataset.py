@@ -6,21 +6,24 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
-from limbeck.data.views import Views
 from limbeck.errors import RequestError
 from limbeck.task import Task
+
+if TYPE_CHECKING:
+    from limbeck.data.mixing import Mixing
+    from limbeck.data.views import Views
 
 Indices = Tensor | Sequence[int]
 #: A tensor with a leading dimension of samples, or several by name (keyword inputs of a model).
 Inputs = Tensor | Mapping[str, Tensor]
 
 #: Keys of a batch that a column cannot take.
-_OWN_KEYS = ("inputs", "targets", "index", "view", "count")
+_OWN_KEYS = ("inputs", "targets", "index", "view", "count", "mixed")
 
 
 class Dataset(ABC):
@@ -40,7 +43,8 @@ class Dataset(ABC):
 
         Args:
             indices: positions in this set, int64 [B].
-            view: 0 = unaugmented; v >= 1 is drawn from (seed, sample, v). One for all samples, or int64 [B].
+            view: 0 = unaugmented; v >= 1 is drawn from (seed, sample, v). One for all samples, or int64 [B];
+                of several views of a sample in one batch the numbers of `view_number`.
 
         Returns:
             `inputs`: pixels from 0 to 1 [B, C, H, W], ids, rows, or a mapping of keyword inputs;
@@ -67,8 +71,18 @@ class Dataset(ABC):
 
     @property
     def augmented(self) -> bool:
-        """Whether views other than 0 may differ from view 0."""
-        return False
+        """Whether views other than 0 may differ from view 0; as the set that this one is a view of."""
+        return self.base is not None and self.base.augmented
+
+    @property
+    def mixing(self) -> Mixing | None:
+        """How training batches are mixed (mixup, cutmix); as the set that this one is a view of."""
+        return None if self.base is None else self.base.mixing
+
+    @property
+    def mixes(self) -> bool:
+        """Whether training batches are mixed: the answers of a teacher to them cannot be stored."""
+        return self.mixing is not None
 
     @property
     def base(self) -> Dataset | None:
@@ -89,7 +103,15 @@ class Dataset(ABC):
 
     def augment(self, views: Views) -> Dataset:
         """The same samples, whose views 1, 2, ... are drawn by `views`; refused for what is not a picture."""
+        from limbeck.data.derived import Augmented
+
         return Augmented(self, views)
+
+    def mix(self, mixing: Mixing) -> Dataset:
+        """The same samples, of which a `Loader` mixes training batches; refused for what has no classes."""
+        from limbeck.data.derived import Mixed
+
+        return Mixed(self, mixing)
 
 
 class Selection(Dataset):
@@ -154,68 +176,6 @@ class Selection(Dataset):
         """Those of the other set, for the chosen samples, and its own."""
         theirs = {name: value[self.positions] for name, value in self._base.columns.items()}
         return {**theirs, **self._columns}
-
-    @property
-    def augmented(self) -> bool:
-        """As the other set."""
-        return self._base.augmented
-
-    @property
-    def base(self) -> Dataset:
-        """The other set."""
-        return self._base
-
-
-class Augmented(Dataset):
-    """Another set of pictures, whose views 1, 2, ... are augmented.
-
-    Args:
-        base: batches of pixels [B, C, H, W].
-        views: what draws the views.
-    """
-
-    def __init__(self, base: Dataset, views: Views) -> None:
-        if views.augment and len(base):
-            inputs = base.batch([0])["inputs"]
-            if not isinstance(inputs, Tensor) or inputs.ndim != 4:
-                raise RequestError(
-                    f"data.augment = {list(views.augment)} is for pictures [C, H, W]; these samples are "
-                    f"{describe_inputs(inputs)}",
-                    fix="leave data.augment out",
-                )
-        self._base = base
-        self.views = views
-
-    def __len__(self) -> int:
-        return len(self._base)
-
-    def batch(self, indices: Indices, view: int | Tensor = 0) -> dict[str, Any]:
-        """The batch of the other set with the pixels of the view."""
-        batch = dict(self._base.batch(indices, view))
-        batch["inputs"] = self.views(batch["inputs"], batch["index"], view)
-        return batch
-
-    def targets(self) -> Tensor:
-        """Those of the other set."""
-        return self._base.targets()
-
-    def fingerprint(self) -> str:
-        """Of the other set and of what its views depend on."""
-        return digest("augmented", self._base.fingerprint(), self.views.describe())
-
-    def index(self) -> Tensor:
-        """Those of the other set."""
-        return self._base.index()
-
-    @property
-    def columns(self) -> Mapping[str, Tensor]:
-        """Those of the other set."""
-        return self._base.columns
-
-    @property
-    def augmented(self) -> bool:
-        """Whether any augmentation is named."""
-        return bool(self.views.augment) or self._base.augmented
 
     @property
     def base(self) -> Dataset:

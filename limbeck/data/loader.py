@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader
 
 from limbeck.data import counter
 from limbeck.data.dataset import Dataset
+from limbeck.data.derived import taken
+from limbeck.data.draws import view_number
 from limbeck.errors import LimbeckError, RequestError
 
 #: A last batch smaller than this part of the others is merged into the one before.
@@ -31,6 +33,9 @@ class Loader:
     before, for batch statistics of one sample do not exist and those of a few are poor. With `drop_last` it
     is left out.
 
+    With `mix`, and a data set that mixes, the samples of a batch are mixed before it is cut: partners and
+    share depend on (seed, stage, epoch, batch) alone, and a process reads the partners of its samples too.
+
     Args:
         dataset: the samples.
         batch_size: samples of a step, over all processes and micro-batches.
@@ -46,6 +51,8 @@ class Loader:
         micro_batches: slices of a process's share, at most.
         view: view number; or several: pass p over the data (see `length`) takes the p-th, in a cycle.
         length: samples of the epoch; None = each once. Beyond the data, passes in further orders follow.
+        places: views of each sample in a batch, rows that follow each other; sizes count samples.
+        mix: mixes the samples of a batch where the data set says how; for training alone.
     """
 
     def __init__(
@@ -65,26 +72,34 @@ class Loader:
         micro_batches: int = 1,
         view: int | Sequence[int] = 0,
         length: int | None = None,
+        places: int = 1,
+        mix: bool = False,
     ) -> None:
         self.dataset = dataset
         self.num_workers = num_workers
         self.start_batch = start_batch
         self._rank, self._world, self._micro_batches = rank, world, micro_batches
         self._views = torch.tensor([view] if isinstance(view, int) else list(view))
-        self._seed = seed
+        self._key = (seed, stage, epoch)
+        self._places, self._mixing = places, dataset.mixing if mix else None
         total = len(dataset) if length is None else length
         _check(dataset, batch_size, total, rank, world)
+        if places > 1 and self._mixing is not None:
+            raise RequestError(
+                f"the method takes {places} views of each sample in a batch, and data.mix mixes samples",
+                fix='data.mix = "none"',
+            )
         self._sizes = batch_sizes(total, batch_size, world, drop_last=drop_last)
-        self._order, self._passes = self._plan(total, stage, epoch, shuffle)
+        self._order, self._passes = self._plan(total, shuffle)
         self._ends = torch.tensor(self._sizes, dtype=torch.int64).cumsum(0).tolist()
 
-    def _plan(self, total: int, stage: int, epoch: int, shuffle: bool) -> tuple[Tensor, Tensor]:
+    def _plan(self, total: int, shuffle: bool) -> tuple[Tensor, Tensor]:
         """Positions of the epoch's samples in order, and the pass over the data that each belongs to."""
         number = len(self.dataset)
         passes = -(-total // number)
         plain = torch.arange(number)
         orders = [
-            counter.permutation(number, "order", self._seed, stage, epoch, turn) if shuffle else plain
+            counter.permutation(number, "order", *self._key, turn) if shuffle else plain
             for turn in range(passes)
         ]
         return torch.cat(orders)[:total], torch.arange(passes).repeat_interleave(number)[:total]
@@ -103,18 +118,32 @@ class Loader:
 
     def read(self, batch: int) -> list[dict[str, Any]]:
         """The micro-batches of a batch that belong to this process."""
-        size, end = self._sizes[batch], self._ends[batch]
+        size, start = self._sizes[batch], self._ends[batch] - self._sizes[batch]
         mine = max(min(self._micro_batches, size // self._world), 1)
         slices = mine * self._world
         micros = []
         for part in range(self._rank * mine, (self._rank + 1) * mine):
-            first = end - size + part * size // slices
-            last = end - size + (part + 1) * size // slices
-            chosen = self._order[first:last]
-            views = self._views[self._passes[first:last] % len(self._views)]
-            content = self.dataset.batch(chosen, views)
-            micros.append({"index": chosen, "view": views, **content})
+            rows = torch.arange(part * size // slices, (part + 1) * size // slices)
+            micros.append(self._samples(start + rows) if self._mixing is None else self._mixed(batch, rows))
         return micros
+
+    def _samples(self, numbers: Tensor) -> dict[str, Any]:
+        """The samples with these numbers in the order of the epoch, in all their views."""
+        numbers = numbers.repeat_interleave(self._places)
+        chosen = self._order[numbers]
+        views = self._views[self._passes[numbers] % len(self._views)]
+        views = view_number(views, torch.arange(len(views)) % self._places)
+        return {"index": chosen, "view": views, **self.dataset.batch(chosen, views)}
+
+    def _mixed(self, batch: int, rows: Tensor) -> dict[str, Any]:
+        """Some rows of a batch, each mixed with its partner; every sample is read once."""
+        assert self._mixing is not None
+        size, key = self._sizes[batch], (*self._key, batch)
+        partners = self._mixing.partners(size, *key)[rows]
+        needed, where = torch.unique(torch.cat([rows, partners]), return_inverse=True)
+        read = self._samples(self._ends[batch] - size + needed)
+        own, theirs = (taken(read, part) for part in where.split(len(rows)))
+        return self._mixing.mixed(own, theirs, *key)
 
     def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         batches = range(self.start_batch, self.num_batches)

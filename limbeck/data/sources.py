@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from limbeck.data.assembly import DEFAULT_SHARE, Options
+from limbeck.data.augment import Augmentation
 from limbeck.data.dataset import Splits
 from limbeck.errors import RequestError, nearest
 
@@ -45,7 +46,9 @@ def load_source(
     test: float | None = None,
     size: int | None = None,
     limit: int | None = None,
-    augment: Sequence[str] = (),
+    augment: Sequence[Augmentation] = (),
+    mix: Literal["none", "mixup", "cutmix"] = "none",
+    mix_alpha: float | None = None,
     skip_unreadable: bool = False,
 ) -> Splits:
     """Reads the data of a recipe.
@@ -69,7 +72,10 @@ def load_source(
         test: the same for test; by default 0.1 where the source has no split at all, else none.
         size: side in pixels that pictures of an image source are brought to; by default chosen and said.
         limit: training samples, class-balanced; None or 0 = all.
-        augment: augmentations of the training pictures: "crop", "flip".
+        augment: augmentations of the training pictures: crop, flip, resized-crop, colour, erase, rotate,
+            randaugment; each a name, or a mapping of `name` and options.
+        mix: mixes the samples of each training batch: mixup or cutmix; classes only.
+        mix_alpha: of the distribution Beta(alpha, alpha) of its shares; 0.2 for mixup, 1 for cutmix.
         skip_unreadable: leave pictures out that cannot be read, and say so; they would stop the run
             otherwise.
 
@@ -93,6 +99,8 @@ def load_source(
         size=size,
         limit=limit or None,
         augment=augment,
+        mix=mix,
+        mix_alpha=mix_alpha,
         skip_unreadable=skip_unreadable,
     )
     kind, colon, place = source.partition(":")

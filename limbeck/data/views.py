@@ -6,92 +6,61 @@ depend on nothing else: not on the epoch's order, the batch, the worker, or a gl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from limbeck.data import counter
-from limbeck.errors import RequestError, nearest
+from limbeck.data.augment import Augment, Augmentation, augment_of
+from limbeck.data.augmentations import AUGMENTATIONS
+from limbeck.data.draws import PLACE, Draws, split_view, view_number
+from limbeck.errors import RequestError, require
+
+__all__ = ["PLACE", "VERSION", "Draws", "Views", "split_view", "view_number"]
 
 #: Raised when a draw or an augmentation changes its meaning: stored outputs of other versions do not fit.
 VERSION = 1
-
-#: Pixels of zeros around a picture before it is cropped to its old size (He et al. 2016, section 4.2).
-CROP_PADDING = 4
-
-
-class Draws:
-    """Random numbers of one batch, one for each sample and name.
-
-    Args:
-        seed: of the run.
-        index: identity of each sample, int64 [B].
-        view: view number of each sample, or of all.
-    """
-
-    def __init__(self, seed: int, index: Tensor, view: int | Tensor) -> None:
-        self._key = counter.bits(seed, index, view)
-
-    def uniform(self, name: str) -> Tensor:
-        """Numbers in [0, 1), float64 [B]; the same name gives the same numbers."""
-        return counter.uniform(self._key, name)
-
-    def integers(self, name: str, number: int) -> Tensor:
-        """Whole numbers 0..number-1, int64 [B]."""
-        return (self.uniform(name) * number).long()
-
-
-#: Pixels [B, C, H, W] and the draws of their samples -> pixels of the same shape.
-Augmentation = Callable[[Tensor, Draws], Tensor]
-
-
-def crop(pixels: Tensor, draws: Draws) -> Tensor:
-    """A window of the old size at a random place of the picture, padded with zeros on each side."""
-    number, channels, height, width = pixels.shape
-    padded = F.pad(pixels, (CROP_PADDING,) * 4)
-    top = draws.integers("crop.top", 2 * CROP_PADDING + 1)
-    left = draws.integers("crop.left", 2 * CROP_PADDING + 1)
-    stride = padded.shape[3]
-    window = (torch.arange(height)[:, None] * stride + torch.arange(width)).reshape(-1)
-    places = ((top * stride + left)[:, None] + window)[:, None].expand(-1, channels, -1)
-    return padded.reshape(number, channels, -1).gather(2, places).reshape(pixels.shape)
-
-
-def flip(pixels: Tensor, draws: Draws) -> Tensor:
-    """Left and right swapped for half of the samples."""
-    return torch.where((draws.uniform("flip") < 0.5)[:, None, None, None], pixels.flip(3), pixels)
-
-
-#: By name, as a recipe gives them. Each draws under names of its own, so adding one changes no other.
-AUGMENTATIONS: Mapping[str, Augmentation] = {"crop": crop, "flip": flip}
 
 
 class Views:
     """Turns pictures into their views; view 0 is the picture as it is.
 
+    Several views of a sample may stand in one batch. Their numbers are `view_number(view, place)`: what the
+    places share (flip) is drawn from the view, all else from both, and "rotate" turns by the place alone.
+
     Args:
         seed: of the run.
-        augment: names out of `AUGMENTATIONS`, applied in this order.
+        augment: applied in this order; each a name, or a mapping of `name` and options: crop, flip,
+            resized-crop, colour, erase, rotate, randaugment.
+
+    Raises:
+        RequestError: there is no such augmentation or option, a value is out of its range, one is named
+            twice, or needs a package that is not installed.
 
     >>> pixels = torch.rand(2, 3, 8, 8)
-    >>> views = Views(0, ["crop", "flip"])
+    >>> views = Views(0, ["flip", {"name": "crop", "padding": 2}])
     >>> torch.equal(views(pixels, torch.tensor([5, 9]), 0), pixels)
     True
     """
 
-    def __init__(self, seed: int, augment: Sequence[str]) -> None:
-        for name in augment:
-            if name not in AUGMENTATIONS:
-                raise RequestError(
-                    f"there is no augmentation {name!r}; there are {', '.join(sorted(AUGMENTATIONS))}",
-                    near=nearest(name, AUGMENTATIONS),
-                )
-        if len(set(augment)) < len(augment):
-            raise RequestError(f"an augmentation is named twice: {', '.join(augment)}", fix="name each once")
+    def __init__(self, seed: int, augment: Sequence[Augmentation]) -> None:
         self.seed = seed
-        self.augment = tuple(augment)
+        self.augment: tuple[Augment, ...] = tuple(augment_of(entry) for entry in augment)
+        if len(set(self.names)) < len(self.names):
+            raise RequestError(
+                f"data.augment: an augmentation is named twice: {', '.join(self.names)}", fix="name each once"
+            )
+        self._packages = [_version(each) for each in self.augment if each.needs is not None]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the augmentations, in their order."""
+        return tuple(each.name for each in self.augment)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether views other than 0 differ from view 0 at the same place."""
+        return any(not each.by_place for each in self.augment)
 
     def __call__(self, pixels: Tensor, index: Tensor, view: int | Tensor) -> Tensor:
         """The views of a batch.
@@ -99,21 +68,36 @@ class Views:
         Args:
             pixels: [B, C, H, W].
             index: identity of each sample, int64 [B].
-            view: view number of all samples, or of each, int64 [B]; 0 leaves the sample unchanged.
+            view: view number of all samples, or of each, int64 [B]; view 0 leaves the sample unaugmented,
+                but turned by its place.
 
         Returns:
             Pixels of the same shape and type.
         """
         numbers = torch.as_tensor(view).expand(len(index))
-        changed = numbers != 0
-        if not self.augment or not bool(changed.any()):
+        if not self.augment or not bool(numbers.any()):
             return pixels
+        if bool((numbers < 0).any()):
+            raise RequestError("there is no view below 0; -1 marks a batch of mixed samples")
         draws = Draws(self.seed, index, numbers)
-        result = pixels
-        for name in self.augment:
-            result = AUGMENTATIONS[name](result, draws)
-        return result if bool(changed.all()) else torch.where(changed[:, None, None, None], result, pixels)
+        changed = split_view(numbers)[0] != 0
+        whole, none = bool(changed.all()), not bool(changed.any())
+        for each in self.augment:
+            if each.by_place or not none:
+                result = AUGMENTATIONS[each.name](pixels, draws, each)
+                kept = each.by_place or whole
+                pixels = result if kept else torch.where(changed[:, None, None, None], result, pixels)
+        return pixels
 
     def describe(self) -> str:
         """All that the pixels of a view depend on beside sample and view number; part of fingerprints."""
-        return f"views {VERSION}, seed {self.seed}, {'+'.join(self.augment) or 'unaugmented'}"
+        shown = "+".join(each.described() for each in self.augment) or "unaugmented"
+        return ", ".join([f"views {VERSION}, seed {self.seed}, {shown}", *self._packages])
+
+
+def _version(augment: Augment) -> str:
+    """The package that does an augmentation, with its version: another one may draw otherwise."""
+    assert augment.needs is not None
+    package, extra = augment.needs
+    module = require(package, extra, f"data.augment: {augment.name}")
+    return f"{package} {str(module.__version__).partition('+')[0]}"  # builds of a version compute alike

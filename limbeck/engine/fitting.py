@@ -211,9 +211,11 @@ class _Loop:
             num_workers=self.machine.workers,
             rank=self.accelerator.process_index,
             world=world,
-            micro_batches=1 if limit is None else math.ceil(size / world / limit),
+            micro_batches=1 if limit is None else math.ceil(size * stage.views / world / limit),
             view=view,
             length=len(self.train),
+            places=stage.views,
+            mix=True,
         )
 
     def _scored(self, stage: Stage) -> bool:
@@ -258,7 +260,7 @@ class _Loop:
                     micros = counted(next(batches), self.method.task, self.accelerator)
                     micros = [arranged(micro, self.machine) for micro in micros]
                 self.progress.position.batches += 1
-                samples += sum(num_samples(micro) for micro in micros)
+                samples += sum(num_samples(micro) for micro in micros) // stage.views
                 index = index_of(micros) if self.listener.wants_index else ()
             self._update(tool, micros, alone=len(tools) == 1)
         return samples, index

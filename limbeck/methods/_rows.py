@@ -32,16 +32,23 @@ class Rows(NamedTuple):
         teachers: an entry a teacher, [N, K] or the largest of them.
         targets: [N], or [N, K] for labels and values; None without labels.
         mask: [B, L], where the rows of sequences stand; None where rows are samples.
+        mixed: samples are mixed, so each has two targets.
     """
 
     student: Tensor
     teachers: list[Tensor | TopK]
     targets: Tensor | None
     mask: Tensor | None
+    mixed: bool = False
 
     def check_targets(self, *, by_value: bool) -> None:
         """Refuses targets that do not go with the outputs: [N], or by value [N, K] ([N] too where K is 1)."""
         assert self.targets is not None
+        if self.mixed:
+            raise RequestError(
+                "a term that reads each sample's own label, and the samples are mixed (mixup, cutmix)",
+                fix='data.mix = "none", or a variant whose soft terms read no labels',
+            )
         needed = self.student.shape if by_value else self.student.shape[:1]
         given = self.targets.unsqueeze(1) if by_value and self.targets.ndim == 1 else self.targets
         if given.shape != needed:
@@ -73,7 +80,7 @@ def rows_of(task: Task, student: Tensor, teacher: Any, batch: Mapping[str, Any])
     if student.ndim != axes:
         raise RequestError(f"outputs {tuple(student.shape)}; {task.kind} need {axes} axes, classes last")
     if task.kind != "tokens":
-        return Rows(student, teachers, targets, None)
+        return Rows(student, teachers, targets, None, "mixed" in batch)
     if given is not None and given.shape != student.shape[:2]:
         raise RequestError(f"mask {tuple(given.shape)} for outputs {tuple(student.shape)}; needed [B, L]")
     labels = student.new_zeros(student.shape[:2], dtype=torch.long) if targets is None else targets

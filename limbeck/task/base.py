@@ -17,7 +17,7 @@ Kind = Literal["classes", "labels", "values", "tokens", "boxes"]
 Batch = dict[str, Any]
 
 #: Keys of a batch in normal form; everything else in a mapping without "inputs" is an input of the model.
-RESERVED = ("inputs", "targets", "index", "mask", "count", "view")
+RESERVED = ("inputs", "targets", "index", "mask", "count", "view", "mixed")
 #: Names under which others keep the targets (Hugging Face, torchvision).
 _TARGET_NAMES = ("targets", "labels", "label", "target")
 
@@ -29,11 +29,13 @@ class Task(ABC):
         name: shown in plans and reports.
         kind: what the output means; methods choose the form of their terms by it.
         score_name: the entry of `score` that chooses checkpoints; higher is better.
+        takes_mixed: its loss honours `mixed` of a batch, see `batch`.
     """
 
     name: str
     kind: ClassVar[Kind]
     score_name: str
+    takes_mixed: ClassVar[bool] = False
 
     def batch(self, batch: Any) -> Batch:
         """Brings a batch to normal form: a mapping with `inputs` and, where given, the other keys.
@@ -44,7 +46,8 @@ class Task(ABC):
 
         Returns:
             A new mapping: `inputs` (tensor, or mapping of keyword inputs), and where given `targets`,
-            `index` [B], `mask`, `count`.
+            `index` [B], `mask`, `count`, `view` [B], and `mixed` where each sample is mixed with a partner
+            (mixup, cutmix): `targets` of the partners, and `share` [B], the weight of the own target, 0..1.
         """
         if isinstance(batch, Tensor):
             return {"inputs": batch}
@@ -60,9 +63,13 @@ class Task(ABC):
             raise RequestError(
                 f"a batch of type {type(batch).__name__}; needed a tensor, (inputs, targets) or a mapping"
             )
-        if "inputs" in batch:
-            return dict(batch)
-        return self._from_keywords(batch)
+        normal = dict(batch) if "inputs" in batch else self._from_keywords(batch)
+        if "mixed" in normal and not self.takes_mixed:
+            raise RequestError(
+                f"mixed samples (mixup, cutmix) are for one class a sample; the task is {self.name}",
+                fix='data.mix = "none"',
+            )
+        return normal
 
     def _from_keywords(self, batch: Mapping[str, Any]) -> Batch:
         normal: Batch = {key: batch[key] for key in RESERVED if key in batch and key not in ("inputs",)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ class Classification(Task):
     """
 
     kind: ClassVar[Kind] = "classes"
+    takes_mixed: ClassVar[bool] = True
     score_name = "accuracy"
     name = "classification"
 
@@ -44,9 +45,25 @@ class Classification(Task):
         return targets, self.labelled(targets)
 
     def loss(self, output: Tensor, batch: Mapping[str, Any]) -> Tensor:
-        """Cross-entropy, mean over the labelled samples; 0 with zero gradient when there is none."""
+        """Cross-entropy, mean over the labelled samples; 0 with zero gradient when there is none.
+
+        Of mixed samples `share` times that of the own target and 1 - `share` times that of the partner's,
+        each a mean over those that have a label. (A batch and the partners in it have equally many.)
+        """
+        mixed = batch.get("mixed")
+        if mixed is None:
+            return self._cross_entropy(output, batch)
+        own = self._cross_entropy(output, batch, mixed["share"])
+        return own + self._cross_entropy(output, {**batch, "targets": mixed["targets"]}, 1 - mixed["share"])
+
+    def _cross_entropy(
+        self, output: Tensor, batch: Mapping[str, Any], weight: Tensor | None = None
+    ) -> Tensor:
+        """The mean over labelled samples, each times its weight [B]."""
         targets, labelled = self._labels(output, batch)
-        summed = F.cross_entropy(_wide(output), targets.clamp(min=-1), ignore_index=-1, reduction="sum")
+        kind: Literal["sum", "none"] = "sum" if weight is None else "none"
+        each = F.cross_entropy(_wide(output), targets.clamp(min=-1), ignore_index=-1, reduction=kind)
+        summed = each if weight is None else (each * weight).sum()
         return summed / _at_least_one(denominator(batch, "targets", labelled.sum()))
 
     def counts(self, batch: Mapping[str, Any]) -> dict[str, float]:

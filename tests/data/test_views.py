@@ -3,10 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from limbeck.data.augment import augment_of
+from limbeck.data.augmentations import AUGMENTATIONS
 from limbeck.data.dataset import ArrayDataset
-from limbeck.data.views import AUGMENTATIONS, CROP_PADDING, Draws, Views
+from limbeck.data.views import Draws, Views
 from limbeck.errors import RequestError
 
+PADDING = 4
 PIXELS = torch.rand(64, 3, 12, 10)
 INDEX = torch.arange(64) * 3 + 5
 
@@ -47,11 +50,11 @@ def test_views_differ_by_sample_view_and_seed() -> None:
 def test_crop_equals_a_plain_one() -> None:
     drawn = Views(4, ["crop"])(PIXELS, INDEX, 2)
     draws = Draws(4, INDEX, torch.full((64,), 2))
-    tops = draws.integers("crop.top", 2 * CROP_PADDING + 1)
-    lefts = draws.integers("crop.left", 2 * CROP_PADDING + 1)
+    tops = draws.integers("crop.top", 2 * PADDING + 1)
+    lefts = draws.integers("crop.left", 2 * PADDING + 1)
     for i in range(64):
-        padded = torch.zeros(3, 12 + 2 * CROP_PADDING, 10 + 2 * CROP_PADDING)
-        padded[:, CROP_PADDING : CROP_PADDING + 12, CROP_PADDING : CROP_PADDING + 10] = PIXELS[i]
+        padded = torch.zeros(3, 12 + 2 * PADDING, 10 + 2 * PADDING)
+        padded[:, PADDING : PADDING + 12, PADDING : PADDING + 10] = PIXELS[i]
         top, left = int(tops[i]), int(lefts[i])
         assert torch.equal(drawn[i], padded[:, top : top + 12, left : left + 10])
 
@@ -70,7 +73,9 @@ def test_statistics_are_those_of_an_ordinary_random_one() -> None:
 
 def test_one_augmentation_does_not_change_the_draws_of_another() -> None:
     both = Views(0, ["flip", "crop"])(PIXELS, INDEX, 1)
-    cropped_after = AUGMENTATIONS["crop"](Views(0, ["flip"])(PIXELS, INDEX, 1), Draws(0, INDEX, 1))
+    cropped_after = AUGMENTATIONS["crop"](
+        Views(0, ["flip"])(PIXELS, INDEX, 1), Draws(0, INDEX, 1), augment_of("crop")
+    )
     assert torch.equal(both, cropped_after)
 
 
