@@ -86,7 +86,7 @@ def test_the_second_run_reads_what_the_first_wrote_and_is_bit_equal(place):
 
 def test_a_live_teacher_gives_the_same_student(place):
     run()
-    live, said = run("cache.mode=off")
+    live, said = run("cache.mode=off", "machine.teacher=[]")
     assert "teacher live: as cache.mode says" in " ".join(said.split())
     assert live["cache"] == {"on": False, "why": "as cache.mode says"}
     ones, others = student("runs/tiny"), student("runs/tiny-2")
@@ -117,7 +117,33 @@ def test_resolved_keeps_views_and_mode(place):
 
 def test_fresh_views_run_live_and_say_so(place):
     done = distill("mine.toml", overrides=["data.views=fresh"], dry_run=True, screen=silent())
-    assert "teacher live: every epoch shows new views (data.views)" in " ".join(done.text().split())
+    assert "every epoch shows new views (data.views)" in " ".join(done.text().split())
+
+
+NETWORK = """
+from torch import nn
+
+class Flat(nn.Module):
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(1, 4, 3, stride=4), nn.Linear(4 * 49, num_classes)
+
+    def forward(self, pixels):
+        value = self.conv(pixels)
+        return self.fc(value.view(len(value), -1))
+"""
+
+
+def test_what_a_live_teacher_cannot_do_is_settled_before_it_is_used(place, monkeypatch, caplog):
+    Path("flat.py").write_text(NETWORK)
+    monkeypatch.syspath_prepend(str(place))
+    flat = ("cache.mode=off", "teacher.model=flat:Flat")
+    _, said = run(*flat, "machine.teacher=['channels_last', 'fold']")
+    assert "teacher live (fold, channels_last)" in " ".join(said.split())
+    assert "the teacher runs without channels_last: it fails with it" in caplog.text
+    assert 'teacher = ["fold"]' in Path("runs/tiny/resolved.toml").read_text()
+    run(*flat, "machine.teacher=[]")
+    assert same("runs/tiny", "runs/tiny-2")
 
 
 def test_features_of_layers_are_stored_where_a_method_reads_them(place):

@@ -179,7 +179,23 @@ class Machine(Section):
         default="auto", description="Processes that read samples."
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        default="auto", description="Of the training's products."
+        default="auto",
+        description="Of the training's products. auto: bf16 where the device computes in it and the students "
+        "gain by it, else fp32.",
+    )
+    layout: Literal["auto", "contiguous", "channels_last"] = Field(
+        default="auto",
+        description="Memory format of pictures in training. auto: channels_last, unless a network cannot.",
+    )
+    compile: bool | Auto = Field(
+        default="auto",
+        description="Compile what trains by torch.compile. auto: where a phase takes half an hour, on a GPU "
+        "or a processor with AMX, and there is a C++ compiler.",
+    )
+    teacher: list[Literal["fold", "channels_last", "bf16", "compile"]] | Auto = Field(
+        default="auto",
+        description="What makes a live teacher faster: batch norms folded into convolutions, and the others "
+        "as above; [] is the plain network. auto: what its answers allow, each checked against them.",
     )
     micro_batch: Count | Auto = Field(
         default="auto", description="Samples at once; the effective batch stays."

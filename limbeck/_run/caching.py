@@ -16,7 +16,6 @@ from limbeck.cache import CachedTeacher, Store, free_bytes
 from limbeck.errors import RequestError
 from limbeck.method import Method
 from limbeck.record import Record
-from limbeck.task import Task
 from limbeck.teacher import Teacher
 
 if TYPE_CHECKING:
@@ -53,10 +52,6 @@ class Caching:
     missing: int = 0
     kept_mass: float | None = None
     seconds: float = 0.0
-
-    def rehearsed(self, network: nn.Module, task: Task) -> nn.Module | Teacher:
-        """What stands for a teacher in the dry steps that tell what a run will take."""
-        return Repeating(network, task=task) if self.on else network
 
 
 def decide(

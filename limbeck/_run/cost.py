@@ -12,6 +12,7 @@ import torch
 
 from limbeck.data.dataset import Dataset
 from limbeck.data.loader import batch_sizes
+from limbeck.engine.layout import Arrangement, arranged
 from limbeck.engine.optimizers import build_optimizer
 from limbeck.engine.settings import Machine, Training
 from limbeck.engine.stages import check, epochs_of, select
@@ -57,7 +58,8 @@ def measure(
 ) -> Dry:
     """Takes a few steps of every stage; nothing outside changes, the random generators neither.
 
-    On a device that runs out of memory the micro-batch is halved until a step fits; the batch stays.
+    On a device that runs out of memory the micro-batch is halved until a step fits; the batch stays. Where a
+    step fails in channels_last it is tried without. Nothing is compiled.
 
     Args:
         make: builds the method, anew at every call.
@@ -77,6 +79,10 @@ def measure(
                     raise
                 machine = replace(machine, micro_batch=(size + 1) // 2)
                 torch.cuda.empty_cache()
+            except RuntimeError:  # some code of a user's views maps as if they were contiguous
+                if machine.layout == "contiguous":
+                    raise
+                machine = replace(machine, layout="contiguous")
 
 
 @contextlib.contextmanager
@@ -124,6 +130,7 @@ def _stage(
         setattr(method, name, value)
     optimizers = {update.name: build_optimizer(update, settings) for update in stage.updates}
     method.optimizers = optimizers
+    arrangement = Arrangement(method, replace(machine, compile=False))
     size = machine.micro_batch or settings.batch_size
     parts = -(-settings.batch_size // size)
     taken = []
@@ -138,6 +145,7 @@ def _stage(
             optimizers[update.name].zero_grad()
         _wait(machine)
         taken.append(time.perf_counter() - began)
+    arrangement.undo()
     due = sum(-(-steps // update.every) for update in stage.updates) / (steps * len(stage.updates))
     return steps, sorted(taken[1:])[_STEPS // 2] * parts * due * steps
 
@@ -159,7 +167,7 @@ def _begin_seconds(stage: Stage, train: Dataset, settings: Training) -> float:
 
 def _batch(method: Method, data: Dataset, size: int, machine: Machine) -> Any:
     batch = method.task.batch(data.batch(torch.arange(size), 1 if data.augmented else 0))
-    return move(batch, torch.device(machine.device or "cpu"))
+    return arranged(move(batch, torch.device(machine.device or "cpu")), machine)
 
 
 def _autocast(machine: Machine) -> Any:

@@ -88,6 +88,10 @@ class RunFolder:
                 fix="--output with another folder",
             ) from error
 
+    def settle(self, resolved: Recipe) -> None:
+        """Writes resolved.toml again, with what was found out since the run began."""
+        self.write(_RESOLVED, resolved.to_toml(defaults=True))
+
     def write(self, name: str, text: str) -> None:
         """Writes a file whole or not at all."""
         if not self.writes:

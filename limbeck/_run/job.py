@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -87,11 +87,11 @@ def _say(plan: Plan, screen: Screen, team: Team) -> None:
 
 def _agreed(prepared: Prepared, team: Team) -> Prepared:
     """What the main process found out by its dry steps holds for all."""
-    where, costs, caching = team.from_main(
-        lambda: (prepared.session.machine, prepared.costs, prepared.caching)
+    where, costs, caching, fast = team.from_main(
+        lambda: (prepared.session.machine, prepared.costs, prepared.caching, prepared.fast)
     )
     session = replace(prepared.session, machine=where)
-    return replace(prepared, session=session, costs=costs, caching=caching)
+    return replace(prepared, session=session, costs=costs, caching=caching, fast=fast)
 
 
 def unfinished(recipe: Recipe, output: str | Path | None) -> RunFolder:
@@ -263,16 +263,13 @@ def _finish_seconds(prepared: Prepared) -> float:
 def _chosen(prepared: Prepared) -> str:
     session = prepared.session
     where = session.machine
-    parts = []
-    if session.recipe.machine.precision == "auto" and where.precision == "fp32":
-        parts.append("fp32 (bf16: --set machine.precision=bf16)")
-    elif session.recipe.machine.precision == "auto":
-        parts.append(f"{where.precision}, which this device has; else --set machine.precision=fp32")
+    parts = [prepared.computing]
     if where.micro_batch and session.recipe.machine.micro_batch == "auto":
         size = session.recipe.train.batch_size
         parts.append(f"{where.micro_batch} samples at once, for memory; the batch stays {size}")
     if prepared.caching.why:
-        parts.append(f"teacher live: {prepared.caching.why}")
+        how = f" ({', '.join(prepared.fast.names())})" if prepared.fast.names() else ""
+        parts.append(f"teacher live{how}: {prepared.caching.why}")
     return "; ".join(parts)
 
 
@@ -288,7 +285,11 @@ def _first_figures(prepared: Prepared, folder: RunFolder, plan: Plan, source: st
         "plan": plan.to_json(),
         "recipe": session.recipe.given(),
         "recipe_fingerprint": session.recipe.fingerprint(),
-        "machine": {**machine.facts(), "used": machine.describe(session.machine)},
+        "machine": {
+            **machine.facts(),
+            "used": machine.describe(session.machine),
+            "choices": asdict(session.machine),
+        },
         "data": {
             "source": session.splits.name,
             "fingerprint": session.splits.fingerprint(),

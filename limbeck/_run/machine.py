@@ -33,31 +33,33 @@ def choose(recipe: Recipe) -> Machine:
     """The machine of a run; what the recipe wrote is kept, "auto" is decided by rule.
 
     Device: the first GPU, else the processor. Threads: what torch takes. Workers: none, data in memory is
-    quicker without. Precision: bf16 on a GPU that has it, else fp32. Micro-batch: the whole batch.
+    quicker without. Micro-batch: the whole batch. Precision, layout and compilation depend on the networks
+    and are decided by `choices`; here they are the plain ones.
     """
     given = recipe.machine
     device = given.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    precision = given.precision
-    if precision == "auto":
-        precision = "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "fp32"
     return Machine(
         device=device,
         threads=torch.get_num_threads() if given.threads == "auto" else given.threads,
         workers=0 if given.workers == "auto" else given.workers,
-        precision=precision,
+        precision="fp32" if given.precision == "auto" else given.precision,
         micro_batch=None if given.micro_batch == "auto" else given.micro_batch,
+        layout="contiguous" if given.layout == "auto" else given.layout,
+        compile=given.compile is True,
     )
 
 
 def written(machine: Machine) -> sections.Machine:
-    """The choices as [machine] of resolved.toml."""
+    """The choices as [machine] of resolved.toml; what makes a teacher faster is not among them."""
     return sections.Machine(
         device=machine.device or "auto",
         threads=machine.threads or "auto",
         workers=machine.workers,
         precision=machine.precision,
+        layout=machine.layout,
+        compile=machine.compile,
         micro_batch=machine.micro_batch or "auto",
     )
 

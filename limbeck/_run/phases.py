@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import nn
 
-from limbeck._run import figures
+from limbeck._run import figures, live
 from limbeck._run.caching import Filled, fill, teacher_on
 from limbeck._run.counting import CountLine
 from limbeck._run.folder import RunFolder
 from limbeck._run.listeners import Diary, Several, Trackers
 from limbeck._run.screen import Screen
-from limbeck._run.session import Prepared, Session
+from limbeck._run.session import Prepared, Session, resolved
 from limbeck._run.team import Team
-from limbeck.cache import BATCH, CachedTeacher
+from limbeck.cache import BATCH
 from limbeck.data.dataset import Dataset
 from limbeck.engine import Fit, evaluate, fit
 from limbeck.engine.interruption import Interruption
 from limbeck.engine.settings import Training
 from limbeck.errors import Interrupted
 from limbeck.method import Method
+from limbeck.teacher import Teacher
 
 
 @dataclass
@@ -89,11 +90,15 @@ class Runner:
         done["distil"] = self._train("distil", session.method(sources), session.train, session.recipe.train)
         return done
 
-    def _sources(self, networks: Sequence[nn.Module]) -> list[nn.Module] | list[CachedTeacher]:
-        """What the method learns from: the networks themselves, or their stored answers, written now."""
+    def _sources(self, networks: Sequence[nn.Module]) -> Sequence[nn.Module | Teacher]:
+        """What the method learns from: live teachers, or their stored answers, written now."""
         session, caching = self.session, self.prepared.caching
         if not caching.on:
-            return list(networks)
+            sources = live.answering(session, networks, self.prepared.fast)
+            stay = live.settled(session, sources)
+            if stay is not None and stay != self.prepared.fast:
+                self.folder.settle(resolved(replace(self.prepared, fast=stay)))
+            return sources
         cached = [teacher_on(session, number, network, caching) for number, network in enumerate(networks)]
         line = CountLine(self.screen, "cache", caching.answers, self._after("cache"))
 

@@ -67,23 +67,26 @@ class Plan:
         return sum(part.seconds or 0.0 for part in self.parts)
 
     def lines(self) -> list[str]:
-        """At most twelve lines of eighty columns; where it is much, every part has one line."""
-        lines = self._lines(2)
-        if len(lines) > MOST_LINES:
-            lines = self._lines(1)
+        """At most twelve lines of eighty columns; where it is much, parts have one line, then all has."""
+        for most, of_facts in ((2, 2), (1, 2), (1, 1)):
+            lines = self._lines(most, of_facts)
+            if len(lines) <= MOST_LINES:
+                break
         for note in self.notes:
             more = _lines("note", note, None, 2)
             lines += more if len(lines) + len(more) <= MOST_LINES else []
         return lines[:MOST_LINES]
 
-    def _lines(self, most: int) -> list[str]:
+    def _lines(self, most: int, of_facts: int) -> list[str]:
         title = f"plan for {self.folder}" + (f" ({self.kept})" if self.kept else "")
         lines = [self.head, beside(title, "time", WIDTH)]
         memory = "" if self.memory is None else f", {figures.size(self.memory)} memory"
         total = f"{figures.clock(self.seconds)}{memory}, {figures.size(self.disk)} disk; {self.same}"
         facts = [Part("in all", total), *([Part("chosen", self.chosen)] if self.chosen else [])]
-        for part in [*self.parts, *facts]:
+        for part in self.parts:
             lines += _lines(part.name, part.about, part.seconds, most)
+        for part in facts:
+            lines += _lines(part.name, part.about, part.seconds, of_facts)
         return lines
 
     def warnings(self) -> list[str]:

@@ -12,11 +12,13 @@ import torch
 from torch import nn
 
 from limbeck import measure
+from limbeck._fast.steps import Fast
 from limbeck._recipe.sections import MethodChoice, Network, TapNames
-from limbeck._run import cost, machine, networks
+from limbeck._run import cost, live, machine, networks
 from limbeck._run.caching import Caching, decide
 from limbeck._run.chance import refuse_at_chance
 from limbeck._run.checks import Chosen, check_recipe
+from limbeck._run.choices import check_compiler, compilation, settle, turned_back
 from limbeck.data.dataset import Dataset, Splits
 from limbeck.data.selection import is_labelled, keep_labels
 from limbeck.data.sources import load_source
@@ -176,6 +178,7 @@ def open_session(recipe: Recipe, chosen_machine: Machine | None = None) -> Sessi
     """
     chosen = check_recipe(recipe)
     where = chosen_machine or machine.choose(recipe)
+    check_compiler(where, recipe)
     if where.threads:
         torch.set_num_threads(where.threads)
     splits, train = _data(recipe)
@@ -215,6 +218,8 @@ class Prepared:
         frozen_teacher: the method uses a teacher that was trained before, not one that is trained along.
         costs: by phase.
         caching: what was decided about the teachers' answers.
+        fast: what makes teachers that answer live faster.
+        computing: precision, layout and compilation, and why.
         notes: what was decided or noticed, a sentence each.
         parameters: of each network by role, "teacher", "student".
         bytes: that each network takes on disk, by role.
@@ -225,6 +230,8 @@ class Prepared:
     frozen_teacher: bool
     costs: Mapping[str, cost.Cost]
     caching: Caching
+    fast: Fast
+    computing: str
     notes: Sequence[str]
     parameters: Mapping[str, Sequence[int]]
     bytes: Mapping[str, Sequence[int]]
@@ -244,7 +251,8 @@ def prepare(session: Session) -> Prepared:
     learners = [session.build_student(n) for n in range(session.num_students)]
     students = [each.network for each in learners]
     caching = decide(session, first, teachers, trained)
-    sources = [caching.rehearsed(network, session.splits.task) for network in teachers]
+    fast = live.steps(session, teachers) if not caching.on else Fast()
+    sources = live.rehearsed(session, teachers, caching, fast)
     todo: list[tuple[str, Callable[[], Method], Dataset, Training]] = []
     for number in trained:
         settings = recipe.training_of(recipe.all_teachers()[number])
@@ -252,10 +260,16 @@ def prepare(session: Session) -> Prepared:
     if session.compares:
         todo.append(("alone", partial(_plain_student, session), session.train, session.alone_settings))
     todo.append(("distil", partial(session.method, sources), session.train, recipe.train))
+    example = data.task.batch(session.example())
+    choice = settle(session.machine, recipe, students, [teachers[n] for n in trained], example, data.task)
     costs: dict[str, cost.Cost] = {}
     for name, make, train, settings in todo:
-        made = cost.measure(make, train, data.validation, settings, session.machine)
-        costs[name], session = made.cost, replace(session, machine=made.machine)
+        made = cost.measure(make, train, data.validation, settings, choice.machine)
+        if made.machine.layout != choice.machine.layout:
+            choice = turned_back(choice, recipe, name)
+        costs[name], choice = made.cost, replace(choice, machine=made.machine)
+    choice = compilation(choice, recipe, (each.seconds for each in costs.values()))
+    session = replace(session, machine=choice.machine)
     roles: dict[str, list[nn.Module]] = {"teacher": teachers, "student": list(students)}
     notes = [note for each in [*built, *learners] for note in each.notes]
     if ":" in recipe.method.name:
@@ -266,7 +280,9 @@ def prepare(session: Session) -> Prepared:
         first.teacher is not None,
         costs,
         caching,
-        list(dict.fromkeys([*recipe.notes(), *notes, *data.notes])),
+        live.compiled_where_long(session, fast, costs["distil"].seconds),
+        choice.text(),
+        list(dict.fromkeys([*recipe.notes(), *choice.notes, *notes, *data.notes])),
         {role: [measure.parameters(network) for network in found] for role, found in roles.items()},
         {role: [networks.stored_bytes(network) for network in found] for role, found in roles.items()},
     )
@@ -320,6 +336,5 @@ def resolved(prepared: Prepared) -> Recipe:
         found[path]["train"] = recipe.training_of(spec).model_dump()
     for number, spec in enumerate(recipe.teachers):
         found["teachers"][number]["train"] = recipe.training_of(spec).model_dump()
-    return Recipe(
-        **{**found, "method": method.model_dump(), "machine": machine.written(session.machine).model_dump()}
-    )
+    found["machine"] = machine.written(session.machine).model_dump() | {"teacher": prepared.fast.names()}
+    return Recipe(**{**found, "method": method.model_dump()})
