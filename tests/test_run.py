@@ -76,20 +76,17 @@ def test_files_of_a_run(run: Run) -> None:
     assert "# a comment" in (folder / "recipe.toml").read_text()
     assert Recipe.load(folder / "recipe.toml").train.batch_size == 40
     resolved = Recipe.load(folder / "resolved.toml")
-    assert resolved.machine.device == "cpu"
-    assert resolved.machine.precision == "fp32"
+    assert resolved.machine.precision != "auto"  # which one depends on the processor
+    assert (resolved.machine.device, resolved.machine.layout) == ("cpu", "channels_last")
     assert resolved.teacher is not None
     assert resolved.teacher.train.batch_size == 40
     assert "warmup" not in resolved.method.hyperparameters
     assert resolved.method.hyperparameters["variant"] == "soft"
     figures = json.loads((folder / "run.json").read_text())
-    assert figures["schema"] == 1
-    assert figures["state"] == "finished"
+    assert (figures["schema"], figures["state"]) == (1, "finished")
     assert figures["machine"]["versions"]["torch"] == version("torch")
     assert set(figures["networks"]) >= {"teacher", "alone", "distilled", "onnx"}
-    for phase in figures["phases"]:
-        assert phase["cost"]["steps"] == 0 or sum(phase["cost"]["seconds"].values()) > 0
-        assert phase["cost"]["extra_parameters"] == 0
+    assert all(phase["cost"]["extra_parameters"] == 0 for phase in figures["phases"])
     entries = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [entry["phase"] for entry in entries] == ["teacher 0", "alone", "alone", "distil", "distil"]
     assert "in all" in (folder / "log.txt").read_text()
@@ -121,7 +118,6 @@ def test_the_test_set_gives_the_table(run: Run) -> None:
     assert "latency: median of" in text
     assert "than its teacher" in repr(run)
     assert "\ndistil step " in repr(run)
-    assert "; 0 extra parameters" in repr(run).replace("\n", " ")
     assert repr(run) == run.text()
 
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from limbeck._fast.layout import turned_pictures
 from limbeck.engine.settings import Machine
 from limbeck.method import Method
 
@@ -67,15 +68,4 @@ def arranged(batch: Mapping[str, Any], machine: Machine) -> dict[str, Any]:
         batch: in normal form.
         machine: its layout.
     """
-    if machine.layout == "contiguous":
-        return dict(batch)
-    inputs = batch["inputs"]
-    if isinstance(inputs, Mapping):
-        return {**batch, "inputs": {name: _last(value) for name, value in inputs.items()}}
-    return {**batch, "inputs": _last(inputs)}
-
-
-def _last(value: Any) -> Any:
-    if isinstance(value, Tensor) and value.ndim == 4 and value.is_floating_point():
-        return value.contiguous(memory_format=torch.channels_last)
-    return value
+    return turned_pictures(batch) if machine.layout == "channels_last" else dict(batch)
