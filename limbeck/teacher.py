@@ -13,6 +13,7 @@ from limbeck._clock import part
 from limbeck._fast.choosing import choose
 from limbeck._fast.comparison import difference
 from limbeck._fast.copying import Copy
+from limbeck._fast.layout import plain_pictures
 from limbeck._fast.steps import Fast
 from limbeck.errors import RequestError
 from limbeck.record import Record
@@ -81,6 +82,8 @@ class Teacher:
             return self._plainly(batch, output=output)
 
     def _plainly(self, batch: Mapping[str, Any], *, output: bool) -> Record:
+        """The answer of the network itself, the same bits in whatever layout the pictures come."""
+        batch = plain_pictures(batch)
         with torch.no_grad(), torch.autocast(_device(batch["inputs"]).type, enabled=False):
             return self.taps(batch, output=output)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck._fast.folding import fold
-from limbeck._fast.layout import channels_last, turned_pictures
+from limbeck._fast.layout import channels_last, plain_pictures, turned_pictures
 from limbeck._fast.steps import Fast
 from limbeck.record import Record
 from limbeck.taps import Taps, untapped
@@ -49,8 +49,7 @@ class Copy:
 
     def __call__(self, batch: Mapping[str, Any], *, output: bool) -> Record:
         """As `Teacher`: a record without gradient."""
-        if self.fast.channels_last:
-            batch = turned_pictures(batch)
+        batch = turned_pictures(batch) if self.fast.channels_last else plain_pictures(batch)
         kind = next(iter(_tensors(batch["inputs"]))).device.type
         with torch.no_grad(), torch.autocast(kind, torch.bfloat16, enabled=self.fast.bf16):
             record = self.taps(batch, output=output)

@@ -73,15 +73,24 @@ def has_pictures(batch: Mapping[str, Any]) -> bool:
 
 def turned_pictures(batch: Mapping[str, Any]) -> dict[str, Any]:
     """A batch whose pictures lie in channels_last."""
+    return _in_format(batch, torch.channels_last)
+
+
+def plain_pictures(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """A batch whose pictures are contiguous, wherever it comes from."""
+    return _in_format(batch, torch.contiguous_format)
+
+
+def _in_format(batch: Mapping[str, Any], form: torch.memory_format) -> dict[str, Any]:
     inputs = batch["inputs"]
     if isinstance(inputs, Mapping):
-        return {**batch, "inputs": {name: _turned(value) for name, value in inputs.items()}}
-    return {**batch, "inputs": _turned(inputs)}
+        return {**batch, "inputs": {name: _laid(value, form) for name, value in inputs.items()}}
+    return {**batch, "inputs": _laid(inputs, form)}
 
 
 def _is_picture(value: Any) -> bool:
     return isinstance(value, Tensor) and value.ndim == 4 and value.is_floating_point()
 
 
-def _turned(value: Any) -> Any:
-    return value.contiguous(memory_format=torch.channels_last) if _is_picture(value) else value
+def _laid(value: Any, form: torch.memory_format) -> Any:
+    return value.contiguous(memory_format=form) if _is_picture(value) else value

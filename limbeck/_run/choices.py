@@ -14,13 +14,13 @@ from torch import nn
 from limbeck._fast.gain import gains_from_bf16
 from limbeck._fast.layout import has_pictures, refuses_channels_last
 from limbeck._fast.processor import can_compile, has_amx
+from limbeck._run.live import LONG
 from limbeck.engine.settings import Machine
 from limbeck.errors import RequestError
 from limbeck.recipe import Recipe
 from limbeck.task import Task
 
 _NO_COMPILER = "there is no C++ compiler (g++)"
-_LONG = 1800.0  # seconds of a phase that pay for compiling, which takes up to a minute
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def compilation(choice: Choice, recipe: Recipe, seconds: Iterable[float]) -> Cho
         recipe: what it says.
         seconds: of the phases, as planned.
     """
-    long = max(seconds, default=0.0) >= _LONG
+    long = max(seconds, default=0.0) >= LONG
     if recipe.machine.compile != "auto" or not long or not (_kind(choice.machine) == "cuda" or has_amx()):
         return choice
     if not can_compile(choice.machine.device or "cpu"):

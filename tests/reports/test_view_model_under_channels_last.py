@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from limbeck import Teacher
 from limbeck._run.screen import silent
+from limbeck.engine import Machine, Training, fit
+from limbeck.methods.kd import KD
 from limbeck.models import load, prepare, save_student
 from limbeck.run import distill
 
@@ -84,3 +87,17 @@ def test_a_student_trained_in_channels_last_loads_in_the_plain_layout(place):
     loaded = load(place / "student")
     torch.testing.assert_close(loaded.network(pixels), expected)
     assert len(loaded.predict(pixels)) == 2
+
+
+def test_a_teacher_answers_alike_in_whatever_layout_its_pictures_come(place):
+    pixels = torch.rand(16, 3, 8, 8)
+    teacher = Teacher(prepare("viewing_net:Viewing", num_classes=5, inputs=pixels).network)
+    turned = pixels.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(teacher(turned).output, teacher(pixels).output)
+    result = fit(
+        KD(prepare("cnn-tiny", num_classes=5, inputs=pixels).network, teacher),
+        (pixels, torch.arange(16) % 5),
+        settings=Training(epochs=1, batch_size=8),
+        machine=Machine(layout="channels_last"),
+    )
+    assert result.history[-1]["terms"]["soft"] > 0
