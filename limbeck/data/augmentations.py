@@ -140,6 +140,8 @@ def colour(pixels: Tensor, draws: Draws, options: Colour) -> Tensor:
             if strength == 0 or (step.coloured and pixels.shape[1] == 1):
                 continue
             rows = ((order[:, turn] == number) & changed).nonzero().squeeze(1)
+            if not len(rows):
+                continue
             low, high = step.span(strength)
             amount = low + (high - low) * draws.of(rows).uniform(f"colour.{name}")
             result[rows] = step(result[rows], amount.to(pixels.dtype)[:, None, None, None])

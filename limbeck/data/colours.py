@@ -34,7 +34,8 @@ def contrast(pixels: Tensor, factor: Tensor) -> Tensor:
         factor: at least 0, [B, 1, 1, 1].
     """
     parts = (_grey(pixels) * _STEPS_OF_ONE).round().long()
-    mean = parts.sum((1, 2, 3), keepdim=True).double() / (parts[0].numel() * _STEPS_OF_ONE)
+    pixels_each = parts.shape[2] * parts.shape[3]
+    mean = parts.sum((1, 2, 3), keepdim=True).double() / (pixels_each * _STEPS_OF_ONE)
     return _blend(pixels, mean.to(pixels.dtype), factor)
 
 

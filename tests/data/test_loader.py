@@ -12,7 +12,7 @@ from PIL import Image
 from limbeck.data.dataset import ArrayDataset, Dataset
 from limbeck.data.images import LazyImageDataset
 from limbeck.data.loader import Loader, batch_sizes
-from limbeck.data.views import Views
+from limbeck.data.views import Views, split_view
 from limbeck.errors import RequestError, RunError
 
 
@@ -130,6 +130,31 @@ def test_views_are_those_of_the_data_set() -> None:
     for micros in Loader(data, 8, seed=0, view=3, micro_batches=2):
         for micro in micros:
             assert torch.equal(micro["inputs"], data.batch(micro["index"], 3)["inputs"])
+
+
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("micro_batches", [1, 3])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_several_views_of_a_sample_follow_each_other(world: int, micro_batches: int, workers: int) -> None:
+    data = numbered(20).augment(Views(0, ["crop", "rotate"])).with_columns({"extra": torch.rand(20)})
+    settings: dict[str, Any] = {"seed": 0, "epoch": 2, "length": 32}
+    plain = Loader(data, 8, view=[3, 4], **settings)
+    cut = {"world": world, "micro_batches": micro_batches, "num_workers": workers}
+    ranks = [Loader(data, 8, view=[3, 4], places=4, rank=r, **cut, **settings) for r in range(world)]
+    assert all(loader.num_batches == plain.num_batches for loader in ranks)
+    for (whole,), pieces in zip(plain, zip(*ranks, strict=True), strict=True):
+        micros = [micro for piece in pieces for micro in piece]
+        assert len(micros) == world * micro_batches
+        assert all(len(micro["index"]) % 4 == 0 for micro in micros)
+        rows = {key: torch.cat([micro[key] for micro in micros]) for key in micros[0]}
+        samples = len(whole["index"])
+        assert torch.equal(rows["index"], whole["index"].repeat_interleave(4))
+        assert torch.equal(rows["extra"], whole["extra"].repeat_interleave(4))
+        assert torch.equal(rows["targets"], whole["targets"].repeat_interleave(4))
+        views, places = split_view(rows["view"])
+        assert torch.equal(views, whole["view"].repeat_interleave(4))
+        assert places.tolist() == [0, 1, 2, 3] * samples
+        assert torch.equal(rows["inputs"], data.batch(rows["index"], rows["view"])["inputs"])
 
 
 @pytest.mark.parametrize("workers", [1, 2])
