@@ -39,7 +39,8 @@ class Teacher:
             in a graph of the caller's (gradient flows through, not to, its weights).
         task: how a batch enters it; classification unless given.
         paths: the layers to record, as in `Taps`.
-        fast: the steps that make it answer faster, to float32. They are taken on a private copy, made at the
+        fast: the steps that make it answer faster, in float32: "fold" (batch norms into the layers before
+            them), "channels_last", "bf16", "compile". They are taken on a private copy, made at the
             first call and again when a weight of `model` was changed in place; `model` stays as it is. Each
             step is compared with the plain teacher on that batch first, and left out with a warning where it
             differs by more than its tolerance (`limbeck._fast.choosing.TOLERANCES`).
@@ -51,13 +52,13 @@ class Teacher:
         *,
         task: Task | None = None,
         paths: Sequence[str] = (),
-        fast: Fast | None = None,
+        fast: Fast | Sequence[str] = (),
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.task = task or Classification()
         self.paths = tuple(paths)
         self.taps = Taps(model, self.paths, task=self.task, trainable=False)
-        self.fast = fast or Fast()
+        self.fast = fast if isinstance(fast, Fast) else Fast.of(fast)
         self._copy: Copy | None = None
 
     def reading(self, paths: Sequence[str], *, task: Task | None = None) -> Teacher:
