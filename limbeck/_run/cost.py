@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from limbeck.data.dataset import Dataset
-from limbeck.data.loader import batch_sizes
+from limbeck.data.loader import Loader, batch_sizes
 from limbeck.engine.layout import Arrangement, arranged
 from limbeck.engine.optimizers import build_optimizer
 from limbeck.engine.settings import Machine, Training
@@ -131,13 +131,14 @@ def _stage(
     optimizers = {update.name: build_optimizer(update, settings) for update in stage.updates}
     method.optimizers = optimizers
     arrangement = Arrangement(method, replace(machine, compile=False))
-    size = machine.micro_batch or settings.batch_size
-    parts = -(-settings.batch_size // size)
+    rows = settings.batch_size * stage.views
+    size = max((machine.micro_batch or rows) // stage.views, 1)
+    parts = -(-rows // (machine.micro_batch or rows))
     taken = []
     for _ in range(1 + _STEPS):
         began = time.perf_counter()
         for update in stage.updates:
-            batch = _batch(method, data, min(size, len(data)), machine)
+            batch = _batch(method, data, min(size, len(data)), machine, stage)
             with _autocast(machine):
                 total = method(batch, update=update.name).total
             total.backward()
@@ -165,8 +166,13 @@ def _begin_seconds(stage: Stage, train: Dataset, settings: Training) -> float:
     return (time.perf_counter() - began) * len(train) / size
 
 
-def _batch(method: Method, data: Dataset, size: int, machine: Machine) -> Any:
-    batch = method.task.batch(data.batch(torch.arange(size), 1 if data.augmented else 0))
+def _batch(method: Method, data: Dataset, size: int, machine: Machine, stage: Stage | None = None) -> Any:
+    """The first samples, for a stage in all its views and mixed where the data say so."""
+    view, places = 1 if data.augmented else 0, 1 if stage is None else stage.views
+    loader = Loader(
+        data, size, seed=0, shuffle=False, length=size, view=view, places=places, mix=stage is not None
+    )
+    batch = method.task.batch(loader.read(0)[0])
     return arranged(move(batch, torch.device(machine.device or "cpu")), machine)
 
 

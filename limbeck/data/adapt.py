@@ -141,6 +141,29 @@ class MapDataset(Dataset):
         return True
 
 
+def find_unsteady(data: Dataset, samples: int = 8, view: int = 1) -> list[int]:
+    """The index of samples that look different when they are read twice in one view.
+
+    A transform that holds a generator of its own draws on with every read: in each worker process the same
+    numbers, and again in every epoch. Stored answers do not belong to such samples.
+
+    Args:
+        data: the samples.
+        samples: how many of the first ones are read.
+        view: view number.
+    """
+    chosen = list(range(min(samples, len(data))))
+    first, second = (data.batch(chosen, view) for _ in range(2))
+    unsteady = torch.zeros(len(chosen), dtype=torch.bool)
+    for one, other in zip(_tensors(first["inputs"]), _tensors(second["inputs"]), strict=True):
+        unsteady |= torch.tensor([not torch.equal(a, b) for a, b in zip(one, other, strict=True)])
+    return cast(list[int], first["index"][unsteady].tolist())
+
+
+def _tensors(inputs: Any) -> list[Tensor]:
+    return list(inputs.values()) if isinstance(inputs, Mapping) else [inputs]
+
+
 @contextmanager
 def seeded(*parts: int) -> Iterator[None]:
     """Inside, torch (CPU), numpy and Python draw from a seed; afterwards from where they were."""

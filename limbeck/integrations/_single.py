@@ -46,6 +46,8 @@ def _special(stage: Stage, update: Update) -> str:
         return "prepares its data when a stage begins"
     if stage.whole_batches:
         return "leaves out batches that are not whole"
+    if stage.views != 1:
+        return f"takes {stage.views} views of each sample in a batch"
     if update.every != 1:
         return f"steps every {update.every} batches"
     if update.optimizer or update.rate != 1:
