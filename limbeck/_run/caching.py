@@ -13,6 +13,7 @@ from torch import nn
 from limbeck._cache.key import key_of, short
 from limbeck._run import figures
 from limbeck.cache import CachedTeacher, Store, free_bytes
+from limbeck.data.views import view_number
 from limbeck.errors import RequestError
 from limbeck.method import Method
 from limbeck.record import Record
@@ -94,6 +95,8 @@ def _check(session: Session, method: Method) -> None:
         raise RequestError(f"{card.slug} {_USES[card.teacher]}")
     if session.views == "fresh":
         raise RequestError("every epoch shows new views (data.views)")
+    if session.train.mixes:
+        raise RequestError("mixed samples (data.mix) are new in every batch")
     if session.recipe.cache.top_k is not None and method.top_k_temperatures() is None:
         raise RequestError(
             f"{card.slug} needs the teacher's whole outputs, and cache.top_k is given",
@@ -116,8 +119,8 @@ def _size(
     teachers: Sequence[nn.Module],
     trained: Sequence[int],
 ) -> Caching:
-    recipe, views = session.recipe, session.shown
-    store = _store(session, method)
+    recipe, store = session.recipe, _store(session, method)
+    views = tuple(view_number(view, place) for view in session.shown for place in range(_places(method)))
     layers = tuple(sorted(method.tapped["teacher"]))
     answers = size = missing = 0
     masses: list[float] = []
