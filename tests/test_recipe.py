@@ -82,6 +82,9 @@ def test_default_then_recipe_then_set() -> None:
         ('name="7"', "name", "7"),
         ("data.root=/data/of mine", "data.root", "/data/of mine"),
         ("data.source=csv:a.csv", "data.source", "csv:a.csv"),
+        ('data.augment=["crop", "flip"]', "data.augment", ["crop", "flip"]),
+        ("data.mix=cutmix", "data.mix", "cutmix"),
+        ("data.mix_alpha=0.4", "data.mix_alpha", 0.4),
         ("log.to=[]", "log.to", []),
         ("student.normalize=imagenet", "student.normalize", "imagenet"),
         ("student.options.width=8", "student.options.width", 8),
@@ -262,6 +265,8 @@ def test_copies_start_with_the_schema_and_the_schema_knows_every_table() -> None
         assert recipe_text(name).startswith("#:schema ")
     schema = recipe_schema()
     json.dumps(schema)
+    assert schema["$defs"]["ResizedCrop"]["required"] == ["name"]
+    assert schema["$defs"]["ResizedCrop"]["additionalProperties"] is False
     assert set(schema["properties"]) == set(Recipe.model_fields)
     assert schema["$defs"]["Training"]["additionalProperties"] is False
     assert "description" in schema["properties"]["seed"]

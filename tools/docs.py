@@ -141,38 +141,44 @@ def tables(recipe: type[BaseModel]) -> dict[type[BaseModel], str]:
     while waiting:
         model = waiting.pop(0)
         for name, field in model.model_fields.items():
-            inner = inner_model(field.annotation)
-            if inner and inner not in found:
-                found[inner] = f"{found[model]}.{name}".lstrip(".")
-                waiting.append(inner)
+            inner = inner_models(field.annotation)
+            for one in inner:
+                if one not in found:
+                    choice = (
+                        f".{typing.get_args(one.model_fields['name'].annotation)[0]}" if inner[1:] else ""
+                    )
+                    found[one] = f"{found[model]}.{name}{choice}".lstrip(".")
+                    waiting.append(one)
     return found
 
 
 def keys(model: type[BaseModel], names: Mapping[type[BaseModel], str]) -> Iterator[tuple[str, str, str, str]]:
     """Name, type, default and meaning of every key of a table."""
     for name, field in model.model_fields.items():
-        inner = inner_model(field.annotation)
+        inner = inner_models(field.annotation)
+        shown = f"`{type_text(field.annotation, dict.fromkeys(inner, 'table'))}`"
         if inner:
-            anchor = re.sub(r"[^a-z0-9_]", "", names[inner])
-            shown = f"table [`{names[inner]}`](#{anchor})"
-            text = type_text(field.annotation, {inner: "table"})
-            shown += "" if text == "table" else f", as `{text}`"
-            default = ""
-        else:
-            shown = f"`{type_text(field.annotation)}`"
-            default = (
-                "required"
-                if field.is_required()
-                else default_text(field.get_default(call_default_factory=True))
+            linked = ", ".join(
+                f"[`{names[one]}`](#{re.sub(r'[^a-z0-9_-]', '', names[one])})" for one in inner
             )
+            shown = f"table {linked}" + ("" if shown == "`table`" else f", as {shown}")
+        default = ""
+        if field.is_required():
+            default = "required"
+        elif len(inner) != 1:  # one table: its own defaults
+            default = default_text(field.get_default(call_default_factory=True))
         yield f"`{name}`", shown, default, field.description or ""
 
 
-def inner_model(annotation: Any) -> type[BaseModel] | None:
-    """The table that an annotation holds, also inside of an optional one or a list."""
+def inner_models(annotation: Any) -> list[type[BaseModel]]:
+    """The tables that an annotation holds, also inside of an optional one or a list.
+
+    Of several, one of which is meant, each has a field `name` that says so.
+    """
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next(filter(None, map(inner_model, typing.get_args(annotation))), None)
+        return [annotation]
+    found = (one for inner in typing.get_args(annotation) for one in inner_models(inner))
+    return list(dict.fromkeys(found))
 
 
 def type_text(annotation: Any, names: Mapping[Any, str] | None = None) -> str:
@@ -184,7 +190,7 @@ def type_text(annotation: Any, names: Mapping[Any, str] | None = None) -> str:
     if origin is typing.Annotated:
         return type_text(inner[0], names)
     if origin in (typing.Union, types.UnionType):
-        return " | ".join(type_text(one, names) for one in inner if one is not types.NoneType)
+        return " | ".join(dict.fromkeys(type_text(one, names) for one in inner if one is not types.NoneType))
     if origin is typing.Literal:
         return " | ".join(json.dumps(one) for one in inner)
     if origin is not None:

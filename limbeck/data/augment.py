@@ -58,6 +58,7 @@ class Crop(Augment):
     """A window of the old size at a random place of the picture, which is padded on each side."""
 
     name: Literal["crop"]
+    """Of the augmentation."""
     padding: int = Field(default=4, ge=1)
     """Pixels added on each side, a whole number of at least 1."""
     border: Literal["zeros", "reflect"] = "zeros"
@@ -68,6 +69,7 @@ class Flip(Augment):
     """Left and right swapped; the same for all views of a sample in a batch."""
 
     name: Literal["flip"]
+    """Of the augmentation."""
     probability: Share = 0.5
     """Part of the pictures, from 0 to 1."""
 
@@ -76,6 +78,7 @@ class ResizedCrop(Augment):
     """A window of random size, shape and place, brought to the old size."""
 
     name: Literal["resized-crop"]
+    """Of the augmentation."""
     scale: Shares = [0.08, 1.0]
     """Area of the window as part of the picture: two numbers above 0 up to 1, the smaller first."""
     ratio: Pair = [3 / 4, 4 / 3]
@@ -87,6 +90,7 @@ class Colour(Augment):
 
     unit_range: ClassVar[bool] = True
     name: Literal["colour"]
+    """Of the augmentation."""
     brightness: float = Field(default=0.4, ge=0)
     """Factors are drawn from 1 - brightness (0 at least) to 1 + brightness; a number of at least 0."""
     contrast: float = Field(default=0.4, ge=0)
@@ -103,6 +107,7 @@ class Erase(Augment):
     """A box of random size, shape and place is overwritten."""
 
     name: Literal["erase"]
+    """Of the augmentation."""
     probability: Share = 0.25
     """Part of the pictures, from 0 to 1."""
     scale: Shares = [0.02, 1 / 3]
@@ -118,6 +123,7 @@ class Rotate(Augment):
 
     by_place: ClassVar[bool] = True
     name: Literal["rotate"]
+    """Of the augmentation."""
 
 
 class RandAugment(Augment):
@@ -126,6 +132,7 @@ class RandAugment(Augment):
     unit_range: ClassVar[bool] = True
     needs: ClassVar[tuple[str, str] | None] = ("torchvision", "vision")
     name: Literal["randaugment"]
+    """Of the augmentation."""
     operations: int = Field(default=2, ge=1)
     """Operations a picture, a whole number of at least 1."""
     magnitude: int = Field(default=9, ge=0, le=30)

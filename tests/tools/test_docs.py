@@ -52,6 +52,32 @@ def test_a_table_used_twice_is_described_once() -> None:
     assert list(docs.keys(Inner, names)) == [("`size`", "`int`", "", "Its size.")]
 
 
+class Round(BaseModel):
+    """A ball."""
+
+    name: Literal["ball"]
+    size: int = Field(2, description="Its size.")
+
+
+class Edged(BaseModel):
+    """A box."""
+
+    name: Literal["box"]
+
+
+def test_of_several_tables_each_is_described() -> None:
+    class Chosen(BaseModel):
+        shapes: list[Literal["ball", "box"] | Round | Edged] = Field(default_factory=list)
+
+    names = docs.tables(Chosen)
+    assert names == {Chosen: "", Round: "shapes.ball", Edged: "shapes.box"}
+    ((key, shown, default, _),) = docs.keys(Chosen, names)
+    assert (key, default) == ("`shapes`", "`[]`")
+    assert shown == (
+        'table [`shapes.ball`](#shapesball), [`shapes.box`](#shapesbox), as `list["ball" | "box" | table]`'
+    )
+
+
 def test_signatures_are_as_one_would_write_them() -> None:
     def short(one: Path, *, two: Literal["a", "b"] = "a") -> Inner: ...
 
