@@ -68,7 +68,7 @@ class Plan:
 
     def lines(self) -> list[str]:
         """At most twelve lines of eighty columns; where it is much, parts have one line, then all has."""
-        for most, of_facts in ((2, 2), (1, 2), (1, 1)):
+        for most, of_facts in ((2, 3), (1, 3), (1, 2), (1, 1)):
             lines = self._lines(most, of_facts)
             if len(lines) <= MOST_LINES:
                 break
@@ -128,7 +128,7 @@ class Plan:
 
 
 def _lines(name: str, about: str, seconds: float | None, most: int) -> list[str]:
-    """One line, and where the text is long and may take it a second one."""
+    """One line, and where the text is long further ones, as many as it may take."""
     right = "" if seconds is None else figures.clock(seconds)
     room = WIDTH - len(_INDENT) - (len(right) + 1 if right else 0)
     parts = textwrap.wrap(about, room, max_lines=most, placeholder=" ...", break_on_hyphens=False)
