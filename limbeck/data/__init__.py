@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from limbeck.data.dataset import ArrayDataset, Dataset, Splits, as_dataset
+    from limbeck.data.draws import split_view, view_number
     from limbeck.data.images import LazyImageDataset, find_unreadable, read_image
     from limbeck.data.loader import Loader
+    from limbeck.data.mixing import Mixing
     from limbeck.data.selection import keep_labels
     from limbeck.data.sources import load_source
     from limbeck.data.views import Views
@@ -21,6 +23,7 @@ __all__ = [
     "Dataset",
     "LazyImageDataset",
     "Loader",
+    "Mixing",
     "Splits",
     "Views",
     "as_dataset",
@@ -28,6 +31,8 @@ __all__ = [
     "keep_labels",
     "load_source",
     "read_image",
+    "split_view",
+    "view_number",
 ]
 
 _HOME = {
@@ -35,6 +40,7 @@ _HOME = {
     "Dataset": "dataset",
     "LazyImageDataset": "images",
     "Loader": "loader",
+    "Mixing": "mixing",
     "Splits": "dataset",
     "Views": "views",
     "as_dataset": "dataset",
@@ -42,6 +48,8 @@ _HOME = {
     "keep_labels": "selection",
     "load_source": "sources",
     "read_image": "images",
+    "split_view": "draws",
+    "view_number": "draws",
 }
 
 

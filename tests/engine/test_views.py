@@ -16,6 +16,7 @@ from limbeck.errors import RequestError
 from limbeck.methods import Plain
 from tests.engine.test_resume import run
 from tests.engine.tiny import Supervised, pictures, same, weights
+from tests.processes import run_processes
 
 
 class Turned(Supervised):
@@ -112,3 +113,40 @@ def test_several_views_and_mixed_samples_exclude_each_other() -> None:
     with pytest.raises(RequestError, match=r"4 views of each sample in a batch, and data\.mix"):
         fit(method, mixed(), settings=Training(epochs=1, batch_size=8))
     assert same(before, weights(method))
+
+
+SCRIPT = """
+import sys
+import torch
+from limbeck.engine import Machine, fit
+from tests.engine.test_views import SETTINGS, Turned, flat, half_labelled, turned
+from tests.engine.tiny import Supervised
+torch.set_num_threads(1)
+machine = Machine(device="cpu")
+made = [
+    fit(Supervised(flat()), half_labelled(), settings=SETTINGS, views="fresh", machine=machine).method,
+    fit(Turned(flat()), turned(), settings=SETTINGS, views=3, machine=machine).method,
+]
+torch.save([method.state_dict() for method in made], f"{sys.argv[1]}/{torch.distributed.get_rank()}.pt")
+torch.distributed.destroy_process_group()
+"""
+
+SETTINGS = Training(epochs=2, batch_size=8)
+
+
+def half_labelled() -> Dataset:
+    targets = torch.arange(24) % 3
+    targets[3:14] = -1
+    return mixed().with_targets(targets)
+
+
+def test_two_processes_equal_one(tmp_path) -> None:
+    run_processes(SCRIPT, tmp_path)
+    alone = [
+        fit(Supervised(flat()), half_labelled(), settings=SETTINGS, views="fresh").method,
+        fit(Turned(flat()), turned(), settings=SETTINGS, views=3).method,
+    ]
+    for rank in (0, 1):
+        for method, stored in zip(alone, torch.load(tmp_path / f"{rank}.pt"), strict=True):
+            for name, value in method.state_dict().items():
+                torch.testing.assert_close(stored[name], value)
