@@ -15,6 +15,11 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
+def count(number: int, noun: str) -> str:
+    """`1 epoch`, `1,200 steps`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def size(number: float) -> str:
     """Bytes as `0.25 MB`, `12 MB`, `1.4 GB`."""
     million = number / 1e6

@@ -251,7 +251,7 @@ def _distil_line(prepared: Prepared) -> str:
 
 
 def _epochs(number: int) -> str:
-    return f"{number} epoch{'s' * (number != 1)}"
+    return figures.count(number, "epoch")
 
 
 def _finish_seconds(prepared: Prepared) -> float:

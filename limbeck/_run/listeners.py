@@ -50,8 +50,8 @@ class Diary(Listener):
     def on_stage(self, event: StageStart) -> None:
         """A line in the log."""
         self.folder.log(
-            f"{self.phase}: stage {event.number + 1} {event.name!r}, {event.epochs} epochs of "
-            f"{event.steps} steps, {event.trainable:,} trained parameters"
+            f"{self.phase}: stage {event.number + 1} {event.name!r}, {figures.count(event.epochs, 'epoch')} "
+            f"of {figures.count(event.steps, 'step')}, {event.trainable:,} trained parameters"
         )
 
     def on_epoch(self, event: EpochEnd) -> None:

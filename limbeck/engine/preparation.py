@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from accelerate import Accelerator
@@ -60,7 +61,9 @@ class Wrapped:
         self.method, self.accelerator = method, accelerator
         self._arrangement = Arrangement(method, machine)
         wanted = [tool.optimizer for tool in tools.values()]
-        self.model, *prepared = accelerator.prepare(method, *wanted)
+        with warnings.catch_warnings():  # accelerate has no other name for it
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            self.model, *prepared = accelerator.prepare(method, *wanted)
         self.optimizers: dict[str, Any] = dict(zip(tools, prepared, strict=True))
         method.optimizers = {name: tool.optimizer for name, tool in tools.items()}
 

@@ -13,12 +13,14 @@ from tests.processes import run_processes
 
 SCRIPT = """
 import sys
+import warnings
 import torch
 from limbeck.engine import Machine, fit
 from limbeck.errors import RunError
 from tests.engine.test_processes import SETTINGS, half_labelled
 from tests.engine.tiny import Staged, Supervised, cnn, data, mlp, pictures
 torch.set_num_threads(1)
+warnings.simplefilter("error", FutureWarning)  # accelerate gives one
 folder, machine = sys.argv[1], Machine(device="cpu")
 results = {
     "rows": fit(Supervised(mlp().double()), half_labelled(), data(21, seed=1), SETTINGS, machine=machine),
