@@ -32,7 +32,7 @@ def crop(pixels: Tensor, draws: Draws, options: Crop) -> Tensor:
         draws: of the samples.
         options: padding and what it consists of.
     """
-    number, channels, height, width = pixels.shape
+    height, width = pixels.shape[2:]
     padding = options.padding
     if options.border == "reflect" and padding >= min(height, width):
         raise RequestError(
@@ -42,10 +42,8 @@ def crop(pixels: Tensor, draws: Draws, options: Crop) -> Tensor:
     padded = F.pad(pixels, (padding,) * 4, mode=_MODES[options.border])
     top = draws.integers("crop.top", 2 * padding + 1)
     left = draws.integers("crop.left", 2 * padding + 1)
-    stride = padded.shape[3]
-    window = (torch.arange(height)[:, None] * stride + torch.arange(width)).reshape(-1)
-    places = ((top * stride + left)[:, None] + window)[:, None].expand(-1, channels, -1)
-    return padded.reshape(number, channels, -1).gather(2, places).reshape(pixels.shape)
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view of all there are: no copy
+    return windows[torch.arange(len(pixels)), :, top, left]
 
 
 def flip(pixels: Tensor, draws: Draws, options: Flip) -> Tensor:
@@ -56,8 +54,10 @@ def flip(pixels: Tensor, draws: Draws, options: Flip) -> Tensor:
         draws: of the samples.
         options: the part.
     """
-    swapped = draws.uniform("flip", shared=True) < options.probability
-    return torch.where(swapped[:, None, None, None], pixels.flip(3), pixels)
+    rows = (draws.uniform("flip", shared=True) < options.probability).nonzero().squeeze(1)
+    result = pixels.clone()
+    result[rows] = pixels[rows].flip(3)
+    return result
 
 
 def resized_crop(pixels: Tensor, draws: Draws, options: ResizedCrop) -> Tensor:
