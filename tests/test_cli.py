@@ -67,6 +67,7 @@ def test_verbs_and_their_flags() -> None:
     }
     assert flags == {
         "distill": ["--dry-run", "--output", "--resume", "--set"],
+        "cache": ["--dry-run", "--set", "--verify"],
         "recipes": ["--schema"],
         "methods": [],
         "layers": ["--channels", "--classes", "--size"],
@@ -74,7 +75,7 @@ def test_verbs_and_their_flags() -> None:
     assert all(len(names) <= 6 for names in flags.values())
 
 
-@pytest.mark.parametrize("verb", ["distill", "recipes", "methods", "layers"])
+@pytest.mark.parametrize("verb", ["distill", "cache", "recipes", "methods", "layers"])
 def test_help_shows_a_worked_example_and_the_flags_of_every_verb(
     limbeck: Callable[..., Said], verb: str
 ) -> None:
@@ -94,7 +95,7 @@ def test_no_words_show_the_help_and_the_version_is_printed(limbeck: Callable[...
     ("words", "message", "fix"),
     [
         (["destil", "x"], "limbeck has no verb 'destil'", "distill"),
-        (["zzz"], "limbeck has no verb 'zzz'", "one of distill, recipes, methods, layers"),
+        (["zzz"], "limbeck has no verb 'zzz'", "one of distill, cache, recipes, methods, layers"),
         (["distill"], "limbeck distill needs RECIPE|RUN", "limbeck distill --help"),
         (["distill", "x", "--ouput", "y"], "limbeck distill has no flag --ouput", "--output"),
         (["distill", "x", "--set"], "--set needs a value", "limbeck distill --help"),
@@ -181,7 +182,7 @@ def test_help_and_lists_import_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("limbeck ", ["distill", "recipes", "methods", "layers"]),
+        ("limbeck ", ["distill", "cache", "recipes", "methods", "layers"]),
         ("limbeck distill qui", ["quickstart"]),
         ("limbeck methods sem", ["semckd"]),
         ("limbeck distill quickstart --set train.batch", ["train.batch_size="]),
