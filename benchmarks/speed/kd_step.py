@@ -34,7 +34,7 @@ import torch
 from torch import nn
 
 from benchmarks.speed import loops, rival
-from benchmarks.speed.turns import in_turn, ratios
+from benchmarks.speed.turns import Told, in_turn, ratios
 from limbeck import CachedTeacher
 from limbeck._run.machine import facts
 from limbeck.data.dataset import ArrayDataset
@@ -45,6 +45,8 @@ CLASSES, SIDE = 100, 32
 STUDENTS = {"resnet": "ResNet-20", "shufflenet": "ShuffleNetV2 x1.0"}
 #: Low: a teacher with random weights answers with large logits.
 RATE = 1e-3
+ROWS = ("plain", "usual_live", "usual_live_bf16", "default", "cached_fp32")
+RIVAL = ("torchdistill", "torchdistill_bf16")
 FP32 = ("usual_live", "cached_fp32", "torchdistill")
 
 
@@ -85,40 +87,71 @@ def course_of(size: Size) -> loops.Course:
     return loops.Course(data, epochs, size.batch, RATE)
 
 
-def bodies(
-    pair: str, size: Size, folder: Path, *, torchdistill: bool, compiled: bool
-) -> tuple[dict[str, loops.Loop], dict[str, str]]:
-    """The loops of a pair by row, and what the default one became."""
+@dataclass(frozen=True)
+class Row:
+    """A row of a pair, as a loop that builds all it needs itself, the same in every process.
+
+    Args:
+        name: of the row.
+        pair: whose.
+        size: how much.
+        folder: of the filled cache.
+        torchdistill: folder that it is installed in.
+        threads: of torch.
+    """
+
+    name: str
+    pair: str
+    size: Size
+    folder: Path
+    torchdistill: Path
+    threads: int
+
+    def __call__(self, told: Told) -> None:
+        """Builds the loop and runs it."""
+        torch.set_num_threads(self.threads)
+        self._loop()(told)
+
+    def _loop(self) -> loops.Loop:
+        student, teacher, course = built(self.pair, self.size)
+        kind, bf16 = self.name.removesuffix("_bf16"), self.name.endswith("_bf16")
+        if kind == "torchdistill":
+            rival.version(self.torchdistill)
+            return rival.with_torchdistill(student, teacher, course, bf16=bf16)
+        if kind in ("plain", "usual_live"):
+            return loops.by_hand(student, None if kind == "plain" else teacher, course, bf16=bf16)
+        machine = Machine(device="cpu") if kind == "cached_fp32" else loops.by_rule(student, course)[0]
+        machine = replace(machine, compile=kind == "default_compiled")
+        return loops.with_limbeck(student, teacher, course, self.folder, machine)
+
+
+def built(pair: str, size: Size) -> tuple[nn.Module, nn.Module, loops.Course]:
+    """Student, teacher and course of a pair: the same weights and pictures at every call."""
     torch.manual_seed(0)
-    student, course = student_of(pair), course_of(size)
     teacher = cifar_resnet(num_classes=CLASSES, depth=size.teacher).eval()
-    CachedTeacher(teacher, folder, course.data).fill([0])
-    machine, why = loops.by_rule(student, course)
-    plain = Machine(device="cpu")
-    found = {
-        "plain": loops.by_hand(student, None, course),
-        "usual_live": loops.by_hand(student, teacher, course),
-        "usual_live_bf16": loops.by_hand(student, teacher, course, bf16=True),
-        "default": loops.with_limbeck(student, teacher, course, folder, machine),
-        "cached_fp32": loops.with_limbeck(student, teacher, course, folder, plain),
-    }
-    if torchdistill:
-        found["torchdistill"] = rival.with_torchdistill(student, teacher, course)
-        found["torchdistill_bf16"] = rival.with_torchdistill(student, teacher, course, bf16=True)
-    if compiled:
-        quick = replace(machine, compile=True)
-        found["default_compiled"] = loops.with_limbeck(student, teacher, course, folder, quick)
-    return found, {"precision": machine.precision, "layout": machine.layout, "why": why}
+    return student_of(pair), teacher, course_of(size)
 
 
-def measure(pair: str, size: Size, *, torchdistill: bool, compiled: bool = False) -> dict[str, Any]:
-    """Times all rows of a pair.
+def measure(
+    pair: str, size: Size, names: Sequence[str] = ROWS, torchdistill: Path = rival.FOLDER
+) -> dict[str, Any]:
+    """Times rows of a pair.
+
+    Args:
+        pair: a key of `STUDENTS`.
+        size: how much.
+        names: of the rows.
+        torchdistill: folder that it is installed in.
 
     Raises:
         SystemExit: the losses of two rows in float32 differ: not the same maths.
     """
+    student, teacher, course = built(pair, size)
+    machine, why = loops.by_rule(student, course)
     with tempfile.TemporaryDirectory() as folder:
-        rows, default = bodies(pair, size, Path(folder), torchdistill=torchdistill, compiled=compiled)
+        CachedTeacher(teacher, folder, course.data).fill([0])
+        threads = torch.get_num_threads()
+        rows = {name: Row(name, pair, size, Path(folder), torchdistill, threads) for name in names}
         seconds, losses = in_turn(rows, size.rounds, size.warmup)
     values = [losses[name] for name in FP32 if name in losses]
     gap = max(values) / min(values) - 1
@@ -131,7 +164,7 @@ def measure(pair: str, size: Size, *, torchdistill: bool, compiled: bool = False
         "spread": found["spread"],
         "usual_live_by_default": round(found["seconds"]["usual_live"] / found["seconds"]["default"], 3),
         "pair": f"ResNet-{size.teacher} -> {STUDENTS[pair]}",
-        "default": default,
+        "default": {"precision": machine.precision, "layout": machine.layout, "why": why},
         "first_losses": {name: round(value, 5) for name, value in losses.items()},
     }
 
@@ -143,6 +176,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=standard.rounds)
     parser.add_argument("--warmup", type=int, default=standard.warmup)
     parser.add_argument("--samples", type=int, default=standard.samples)
+    parser.add_argument("--batch", type=int, default=standard.batch)
+    parser.add_argument("--teacher", type=int, default=standard.teacher, help="depth of the teacher, 6 n + 2")
     parser.add_argument("--pairs", nargs="+", choices=sorted(STUDENTS), default=list(STUDENTS))
     parser.add_argument("--threads", type=int, help="default: all that torch takes")
     parser.add_argument("--torchdistill", type=Path, default=rival.FOLDER, help="folder it is installed in")
@@ -151,13 +186,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.threads:
         torch.set_num_threads(given.threads)
-    size = Size(given.rounds, given.warmup, given.samples)
+    size = Size(given.rounds, given.warmup, given.samples, given.teacher, given.batch)
     version = rival.version(given.torchdistill)
     if version is None:
         print(f"without torchdistill, which is not there; to have its rows: {rival.HOW}", file=sys.stderr)
+    names = [*ROWS, *(RIVAL if version else ()), *(["default_compiled"] if given.compile else [])]
     pairs = {}
     for pair in given.pairs:
-        pairs[pair] = measure(pair, size, torchdistill=version is not None, compiled=given.compile)
+        pairs[pair] = measure(pair, size, names, given.torchdistill)
         print(json.dumps(pairs[pair], indent=1), flush=True)
     if given.json:
         found = pairs[given.pairs[0]] | about(size, version) | {"pairs": pairs}

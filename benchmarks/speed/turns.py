@@ -1,23 +1,24 @@
 """Training loops that take a step each in turn, so that all meet the same minute of the machine.
 
-Every loop runs in a thread of its own and stops after each step; only the one whose turn it is computes. So a
-loop may be anybody's whole one, with whatever it does between two steps, and need not be cut into pieces.
+Every loop runs in a process of its own and waits after each step; only the one whose turn it is computes. So
+a loop may be anybody's whole one, with whatever it does between two steps, and need not be cut into pieces.
+Processes, not threads: with several threads that compute, OpenMP's workers wait in another way than in a
+training run.
 """
 
 from __future__ import annotations
 
-import queue
+import multiprocessing
 import random
 import statistics
-import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from typing import Any
 
 from torch import nn
 
-#: Seconds between two turns: the threads that computed the last step stop waiting for more.
+#: Seconds between two turns: the workers that computed the last step stop waiting for more.
 REST = 0.02
 
 
@@ -31,62 +32,66 @@ class Told:
         """An epoch is over."""
 
 
-class _Over(Exception):
-    """No further turn comes."""
+class _Waiting(Told):
+    """Tells the parent of each step, and waits for the next turn."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self.pipe = pipe
+        self.since = 0.0
+
+    def wait(self) -> None:
+        self.pipe.recv()
+        self.since = time.perf_counter()
+
+    def step(self, loss: float) -> None:
+        self.pipe.send((time.perf_counter() - self.since, loss))
+        self.wait()
 
 
-class Turn(Told):
+def _run(body: Callable[[Told], None], pipe: Connection) -> None:
+    waiting = _Waiting(pipe)
+    try:
+        waiting.wait()
+        body(waiting)
+    except EOFError:  # no further turn comes
+        pass
+    finally:
+        pipe.close()
+
+
+class Turn:
     """A loop that waits after each step.
 
     Args:
-        body: the loop; it calls `step` of what it is given after each step.
+        body: the loop; it calls `step` of what it is given after each step. It is pickled.
     """
 
     def __init__(self, body: Callable[[Told], None]) -> None:
-        self._go = threading.Semaphore(0)
-        self._taken: queue.SimpleQueue[tuple[float, float] | None] = queue.SimpleQueue()
-        self._ending = False
-        self._since = 0.0
-        self._thread = ThreadPoolExecutor(1)
-        self._done: Future[None] = self._thread.submit(self._run, body)
-        self._done.add_done_callback(lambda _: self._taken.put(None))
-
-    def _run(self, body: Callable[[Told], None]) -> None:
-        try:
-            self._wait()
-            body(self)
-        except _Over:
-            pass
-
-    def _wait(self) -> None:
-        self._go.acquire()
-        if self._ending:
-            raise _Over
-        self._since = time.perf_counter()
-
-    def step(self, loss: float) -> None:
-        """Called by the loop: waits for the next turn."""
-        self._taken.put((time.perf_counter() - self._since, loss))
-        self._wait()
+        # The server of forks never computes: a fork of a process that has used OpenMP would hang in it.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["benchmarks.speed.loops"])
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_run, args=(body, theirs))
+        self._process.start()
+        theirs.close()
 
     def take(self) -> tuple[float, float]:
         """Lets the loop take a step; its seconds, with all since the last one, and its loss.
 
         Raises:
-            RuntimeError: the loop has ended; what it raised itself comes as it is.
+            RuntimeError: the loop has ended; why it failed stands on the error stream.
         """
-        self._go.release()
-        taken = self._taken.get()
-        if taken is None:
-            self._done.result()
-            raise RuntimeError("the loop ended before its last turn")
-        return taken
+        try:
+            self._pipe.send(None)
+            seconds, loss = self._pipe.recv()
+        except (EOFError, BrokenPipeError) as error:
+            raise RuntimeError("a loop ended before its last turn") from error
+        return seconds, loss
 
     def end(self) -> None:
         """Ends the loop, which waits."""
-        self._ending = True
-        self._go.release()
-        self._thread.shutdown()
+        self._pipe.close()
+        self._process.join()
 
 
 def in_turn(
@@ -95,18 +100,20 @@ def in_turn(
     """Runs loops a step each in turn, in another order every round.
 
     Args:
-        bodies: the loops by name.
+        bodies: the loops by name; they are pickled.
         rounds: those that count.
         warmup: rounds before them.
 
     Returns:
         Seconds of each counted step, and the loss of the first step, by name.
     """
-    turns = {name: Turn(body) for name, body in bodies.items()}
+    turns: dict[str, Turn] = {}
     seconds: dict[str, list[float]] = {name: [] for name in bodies}
     losses: dict[str, float] = {}
     order, shuffled = list(bodies), random.Random(0)
     try:
+        for name, body in bodies.items():
+            turns[name] = Turn(body)
         for number in range(warmup + rounds):
             shuffled.shuffle(order)
             for name in order:
