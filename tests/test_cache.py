@@ -261,9 +261,7 @@ def test_augmented_data_need_the_view(tmp_path):
 def test_an_index_beyond_the_end_is_refused(tmp_path):
     batch = augmented().batch([0, 1], 1)
     batch["index"] = torch.tensor([0, 80])
-    with pytest.raises(
-        RequestError, match=r"sample 80 is not in the data .* 80 samples, 0 to 79"
-    ):
+    with pytest.raises(RequestError, match=r"sample 80 is not in the data .* 80 samples, 0 to 79"):
         cached(tmp_path / "c")(batch)
 
 
