@@ -52,7 +52,8 @@ def test_without_the_rival_its_rows_are_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [each for each in sys.path if each != str(rival.FOLDER)])
-    tiny = "--pairs resnet --rounds 2 --warmup 1 --samples 32 --teacher 8 --batch 16".split()
+    rows = ["--pairs", "resnet", "--rounds", "2", "--warmup", "1"]
+    tiny = [*rows, "--samples", "32", "--teacher", "8", "--batch", "16"]
     file = tmp_path / "result.json"
     assert main([*tiny, "--torchdistill", str(tmp_path / "none"), "--json", str(file)]) == 0
     found = json.loads(file.read_text())
