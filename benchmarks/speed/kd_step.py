@@ -193,6 +193,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = [*ROWS, *(RIVAL if version else ()), *(["default_compiled"] if given.compile else [])]
     pairs = {}
     for pair in given.pairs:
+        print(
+            f"{pair}: the cache is filled, then {size.rounds} rounds of {names}", file=sys.stderr, flush=True
+        )
         pairs[pair] = measure(pair, size, names, given.torchdistill)
         print(json.dumps(pairs[pair], indent=1), flush=True)
     if given.json:
