@@ -16,8 +16,9 @@ def lived(network: nn.Module) -> nn.Module:
             module.running_mean.uniform_(-0.3, 0.3)
             assert module.running_var is not None
             module.running_var.uniform_(0.5, 1.5)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.uniform_(module.bias, -0.5, 0.5)
+            if module.affine:
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.uniform_(module.bias, -0.5, 0.5)
     return network.eval()
 
 
@@ -43,11 +44,17 @@ class Block(nn.Module):
         value = self.conv(pixels)
         if self.how == "twice":
             value = self.conv(value)
+        if self.how == "changed before":
+            value = torch.relu_(value)
         out: Tensor = self.norm(value)
         if self.how == "around":
             out = out + value
         if self.how == "view of it":
             out = out + value[:, :1]
+        if self.how == "with its weight":
+            out = out + self.conv.weight.sum()
+        if self.how == "also returned":
+            return self.fc(out.mean((2, 3))), value  # type: ignore[return-value]
         if self.how == "between":
             out = self.norm(torch.relu(value))
         if self.how == "flattened by view":
