@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,8 +17,10 @@ from limbeck.errors import RunError
 
 #: A shard has at most so many records and so many bytes: what a kill loses, and what is held while writing.
 _RECORDS, _BYTES = 4096, 32 << 20
-#: Bytes of shards that stay mapped; more are mapped anew when they are read.
-_MAPPED = 256 << 20
+#: Bytes of shards that were read and may stay in memory; the system reads so many around a record.
+_MAPPED, _READ_AROUND = 256 << 20, 64 << 10
+#: Shards that stay open: each holds a file.
+_OPEN = 512
 _MAGIC = b"\x93NUMPY\x02\x00"
 
 Rows = np.ndarray[Any, Any]
@@ -34,7 +38,8 @@ class Shards:
     def __init__(self, folder: Path, dtype: np.dtype[Any], number: int) -> None:
         self.folder, self.dtype, self.number = folder, dtype, number
         self.size = max(16, min(_RECORDS, _BYTES // dtype.itemsize))
-        self._mapped: OrderedDict[tuple[int, int], Rows] = OrderedDict()
+        self._mapped: OrderedDict[tuple[int, int], tuple[mmap.mmap, Rows]] = OrderedDict()
+        self._touched = 0
 
     def __len__(self) -> int:
         return -(-self.number // self.size)
@@ -97,6 +102,7 @@ class Shards:
         for view, shard in sorted(set(zip(views.tolist(), shards.tolist(), strict=True))):
             chosen = np.flatnonzero((views == view) & (shards == shard))
             rows[chosen] = self._map(view, shard)[places[chosen] - shard * self.size]
+        self._let_go(len(rows))
         damaged = first_damaged(rows, views.tolist(), places.tolist())
         if damaged is not None:
             view, place = int(views[damaged]), int(places[damaged])
@@ -107,7 +113,7 @@ class Shards:
 
     def check(self, view: int, shard: int) -> None:
         """Checks every byte of a shard; raises as `read`."""
-        rows, span = np.array(self._open(view, shard)), self.span(shard)
+        rows, span = np.array(self._open(view, shard)[1]), self.span(shard)
         damaged = first_damaged(rows, [view] * len(span), span)
         if damaged is not None:
             raise self._damaged(self.path(view, shard), f"record {damaged} has a wrong checksum")
@@ -122,27 +128,39 @@ class Shards:
         self._mapped.clear()
 
     def _map(self, view: int, shard: int) -> Rows:
-        """A shard in memory as far as it is read; the least used ones are let go, so memory stays flat."""
+        """A shard in memory as far as it is read; of very many, the least used one is let go."""
         key = (view, shard)
         if key not in self._mapped:
             self._mapped[key] = self._open(view, shard)
-            while len(self._mapped) > 1 and len(self._mapped) * self.size * self.dtype.itemsize > _MAPPED:
+            if len(self._mapped) > _OPEN:
                 self._mapped.popitem(last=False)
         self._mapped.move_to_end(key)
-        return self._mapped[key]
+        return self._mapped[key][1]
 
-    def _open(self, view: int, shard: int) -> Rows:
+    def _let_go(self, records: int) -> None:
+        """Now and then gives back the memory that was read, so that it does not grow with the cache."""
+        self._touched += records * max(self.dtype.itemsize, _READ_AROUND)
+        if self._touched < _MAPPED:
+            return
+        self._touched = 0
+        for file, _ in self._mapped.values():
+            if sys.platform == "win32":
+                break  # it takes back pages by itself
+            file.madvise(mmap.MADV_DONTNEED)
+
+    def _open(self, view: int, shard: int) -> tuple[mmap.mmap, Rows]:
         """Maps a shard after its size and its head were compared byte by byte with what they must be."""
         path, number = self.path(view, shard), len(self.span(shard))
         head = self._head(number)
         needed = len(head) + number * self.dtype.itemsize
         with open(path, "rb") as file:
             found, given = os.fstat(file.fileno()).st_size, file.read(len(head))
-        if found != needed:
-            raise self._damaged(path, f"it has {found:,} bytes, needed {needed:,}")
-        if given != head:
-            raise self._damaged(path, "its head is not that of this cache")
-        return np.memmap(path, self.dtype, "r", offset=len(head), shape=(number,))
+            if found != needed:
+                raise self._damaged(path, f"it has {found:,} bytes, needed {needed:,}")
+            if given != head:
+                raise self._damaged(path, "its head is not that of this cache")
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return mapped, np.frombuffer(mapped, self.dtype, number, len(head))
 
     def _head(self, number: int) -> bytes:
         """The first bytes of a shard: those of a `.npy` file, the same with any version of numpy."""
