@@ -29,6 +29,7 @@ from pydantic import BaseModel
 
 import limbeck
 from benchmarks.quality.page import RESULTS, short_table
+from benchmarks.speed import page as speed
 from limbeck.method import Method
 from limbeck.methods import METHODS, resolve
 from limbeck.recipe import Recipe
@@ -307,7 +308,7 @@ def readme(entries: Sequence[Mapping[str, Any]]) -> str:
     text = (ROOT / "README.md").read_text("utf-8")
     text = between(text, "methods", method_table(entries, "docs/methods/"))
     result = json.loads((RESULTS / "quality_fashion-mnist.json").read_text("utf-8"))
-    return between(text, "results", short_table(result))
+    return between(between(text, "results", short_table(result)), "speed", speed.ratio_table())
 
 
 def pages() -> dict[Path, str]:
@@ -316,6 +317,7 @@ def pages() -> dict[Path, str]:
     made = {
         "limbeck/methods/index.json": index(entries),
         "docs/methods/README.md": f"# Methods\n\n{NOTE}\n\n{method_table(entries, '')}\n",
+        "docs/speed.md": speed.page(),
         "docs/reference/command.md": command_page(),
         "docs/reference/python.md": python_page(),
         "docs/reference/recipe.md": recipe_page(),
