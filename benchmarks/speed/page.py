@@ -83,8 +83,8 @@ def _wall(found: Mapping[str, Any]) -> Iterable[str]:
     yield from ("## A whole training", "", _command(found), "")
     yield _paragraph(
         f"{settings['pair']}, CIFAR-100, the first {settings['samples']:,} training pictures, "
-        f"{settings['epochs']} epochs, batch {settings['batch']}, {settings['threads']} threads. Scoring is not "
-        "counted; the first run of limbeck includes the time in which the teacher fills the cache."
+        f"{settings['epochs']} epochs, batch {settings['batch']}, {settings['threads']} threads. Scoring "
+        "is not counted; the first run of limbeck includes the time in which the teacher fills the cache."
     )
     yield from (
         "",
@@ -114,8 +114,8 @@ def _cache(found: Mapping[str, Any]) -> Iterable[str]:
     if "memory" in found:
         growth = found["memory"]["growth_at_10_x"]
         said = ", ".join(f"{name} {value:+.0f} MB" for name, value in growth.items())
-        yield f"- Memory while reading, with ten times as many records: {said}. Resident memory counts pages of"
-        yield "  files that the system may take back; limbeck gives them back now and then."
+        yield f"- Memory while reading, with ten times as many records: {said}. Resident memory counts pages"
+        yield "  of files that the system may take back; limbeck gives them back now and then."
 
 
 def _sizes(found: Mapping[str, Any]) -> Iterable[tuple[str, int]]:
@@ -133,9 +133,9 @@ def _defaults(found: Mapping[str, Any]) -> Iterable[str]:
     }
     yield from ("## What the defaults cost in accuracy", "", _command(found), "")
     yield _paragraph(
-        f"ResNet-56 -> ResNet-20 by `kd` on the first {settings['samples']:,} training pictures of CIFAR-100, "
-        f"{settings['epochs']} epochs; accuracy of the last epoch on {settings['test_samples']:,} test "
-        "pictures, mean and standard deviation over seeds, and the paired difference to the usual way in points."
+        f"ResNet-56 -> ResNet-20 by `kd` on the first {settings['samples']:,} training pictures of "
+        f"CIFAR-100, {settings['epochs']} epochs; accuracy of the last epoch on {settings['test_samples']:,} test "
+        "pictures, mean and standard deviation over seeds, and the paired difference to the usual way."
     )
     yield from ("", "| | test accuracy | difference | seeds |", "|---|---:|---:|---:|")
     for line, values in found["summary"].items():
