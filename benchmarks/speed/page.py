@@ -134,7 +134,8 @@ def _defaults(found: Mapping[str, Any]) -> Iterable[str]:
     yield from ("## What the defaults cost in accuracy", "", _command(found), "")
     yield _paragraph(
         f"ResNet-56 -> ResNet-20 by `kd` on the first {settings['samples']:,} training pictures of "
-        f"CIFAR-100, {settings['epochs']} epochs; accuracy of the last epoch on {settings['test_samples']:,} test "
+        f"CIFAR-100, {settings['epochs']} epochs; accuracy of the last epoch on "
+        f"{settings['test_samples']:,} test "
         "pictures, mean and standard deviation over seeds, and the paired difference to the usual way."
     )
     yield from ("", "| | test accuracy | difference | seeds |", "|---|---:|---:|---:|")
