@@ -11,19 +11,16 @@ from torch import Tensor, nn
 
 from limbeck._clock import part
 from limbeck._fast.choosing import choose
-from limbeck._fast.comparison import difference
 from limbeck._fast.copying import Copy
 from limbeck._fast.layout import plain_pictures
+from limbeck._fast.steadiness import check_steady
 from limbeck._fast.steps import Fast
-from limbeck.errors import RequestError
 from limbeck.record import Record
 from limbeck.taps import Taps
 from limbeck.task import Classification, Task
 from limbeck.task.batches import first_samples
 
 _COMPARED = 64  # samples on which a fast form is compared with the plain teacher
-_STEADY = 1e-5  # relative difference of two answers to the same samples that rounding explains
-
 
 _log = logging.getLogger(__name__)
 
@@ -41,9 +38,12 @@ class Teacher:
         paths: the layers to record, as in `Taps`.
         fast: the steps that make it answer faster, in float32: "fold" (batch norms into the layers before
             them), "channels_last", "bf16", "compile". They are taken on a private copy, made at the
-            first call and again when a weight of `model` was changed in place; `model` stays as it is. Each
-            step is compared with the plain teacher on that batch first, and left out with a warning where it
-            differs by more than its tolerance (`limbeck._fast.choosing.TOLERANCES`).
+            first call and again when a weight of `model` was changed in place or replaced (a change through
+            `.data` is not seen); `model` stays as it is. Each step is compared with the plain teacher on that
+            batch first, and left out with a warning where it fails, or where the output or a layer that is
+            read differs by more than 1e-4 of its largest value (5e-3 on a GPU, whose products are rounded;
+            2e-2 with "bf16", and no more than 5 % of the answers may name another class). A compiled copy
+            computes to its end, whether `output` is asked for or not.
     """
 
     def __init__(
@@ -60,6 +60,10 @@ class Teacher:
         self.taps = Taps(model, self.paths, task=self.task, trainable=False)
         self.fast = fast if isinstance(fast, Fast) else Fast.of(fast)
         self._copy: Copy | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a file of it holds: the faster copy is made anew."""
+        return {**self.__dict__, "_copy": None}
 
     def reading(self, paths: Sequence[str], *, task: Task | None = None) -> Teacher:
         """The same network read at other layers."""
@@ -78,45 +82,44 @@ class Teacher:
         batch = self.task.batch(batch)
         self._settle(_device(batch["inputs"]))
         with part("teacher"):
-            if self.fast.names():
-                return self._fast_copy(batch)(batch, output=output)
-            return self._plainly(batch, output=output)
+            quick = self._fast_copy(batch) if self.fast.names() else None
+            return self._plainly(batch, output=output) if quick is None else quick(batch, output=output)
 
-    def _plainly(self, batch: Mapping[str, Any], *, output: bool) -> Record:
+    def _plainly(self, batch: Mapping[str, Any], *, output: bool = True) -> Record:
         """The answer of the network itself, the same bits in whatever layout the pictures come."""
         batch = plain_pictures(batch)
         with torch.no_grad(), torch.autocast(_device(batch["inputs"]).type, enabled=False):
             return self.taps(batch, output=output)
 
-    def _fast_copy(self, batch: Mapping[str, Any]) -> Copy:
+    def _fast_copy(self, batch: Mapping[str, Any]) -> Copy | None:
         """The copy that answers; what the teacher cannot do is found out on some samples of this batch."""
         if self._copy is None or self._copy.is_stale:
-            few = first_samples(batch, _COMPARED)
-            plain = self._plainly(few, output=True)
-            self.fast, notes = choose(self.model, few, self.task, self.paths, self.fast, plain)
+            self._copy = None
+            # What is compiled is compiled for a size of batch, so for that of the training.
+            some = batch if self.fast.compile else first_samples(batch, _COMPARED)
+            # The copy is for calls outside of inference mode, and outside of a loop's autocast, too.
+            with torch.inference_mode(False), torch.autocast(_device(some["inputs"]).type, enabled=False):
+                plain = self._plainly(some)
+                self._copy, notes = choose(self.model, some, self.task, self.paths, self.fast, plain)
             for note in notes:
                 _log.warning("%s", note)
-            self._copy = Copy(self.model, few, self.task, self.paths, self.fast)
+            self.fast = self._copy.fast if self._copy else Fast()
         return self._copy
 
     def check_steady(self, batch: Any) -> None:
-        """Refuses a teacher that answers the same samples twice in two ways.
+        """Refuses a teacher whose answers cannot be kept: they are not the same again.
 
         Args:
             batch: some samples, in any form that the task takes.
 
         Raises:
-            RequestError: something in its forward is random in eval mode, so no answer of it can be kept.
+            RequestError: the plain network answers the same samples in two ways, as something in its forward
+                is random in eval mode (the first such layer is named); or a sample in another way beside
+                other samples, as with batch norms that have no running statistics.
         """
         batch = self.task.batch(batch)
         self._settle(_device(batch["inputs"]))
-        found = difference(*(self._plainly(batch, output=True) for _ in range(2)))
-        if _STEADY < found < float("inf"):  # not finite is no sign of chance
-            raise RequestError(
-                f"the teacher answers the same samples in two ways, {found:.1g} of the largest value apart: "
-                "something in its forward is random in eval mode",
-                fix="dropout and noise in training mode alone, as F.dropout(x, p, training=self.training)",
-            )
+        check_steady(self._plainly, self.model, batch, self.task)
 
     def _settle(self, device: torch.device) -> None:
         """Back to eval mode, no gradient and the device of the inputs, whatever happened meanwhile."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import pickle
+import re
 
 import pytest
 import timm
@@ -14,6 +17,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from limbeck import Teacher
 from limbeck._fast.comparison import difference
 from limbeck._fast.steps import Fast
+from limbeck._taps.survey import is_compiled
 from limbeck.errors import RequestError
 from limbeck.methods import KD
 from tests.fast.networks import Block, Flat, lived, resnet
@@ -93,7 +97,50 @@ def test_a_step_that_differs_is_left_out_with_its_difference(caplog):
     with caplog.at_level(logging.WARNING):
         assert torch.equal(quick(samples).output, Teacher(quick.model)(samples).output)
     assert "without bf16: it answers differently by" in caplog.text
-    assert "allowed 0.02" in caplog.text
+    assert "of the largest value, allowed 0.02" in caplog.text
+    assert quick.fast == Fast()
+
+
+def test_a_teacher_that_names_other_classes_in_bf16_runs_without(caplog):
+    class Tied(nn.Module):
+        """Two classes that only low digits tell apart, beside a large third value."""
+
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(192, 1)
+
+        def forward(self, pixels):
+            value = self.fc(pixels.flatten(1))
+            low = 1e-3 * torch.sin(value * 1e4)
+            return torch.cat([low, -low, torch.full_like(low, -1.0)], 1)
+
+    torch.manual_seed(0)
+    quick, samples = Teacher(Tied(), fast=["bf16"]), batch(8, samples=32)
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(quick(samples).output, Teacher(quick.model)(samples).output)
+    (said,) = [record.message for record in caplog.records]
+    pattern = r"the teacher runs without bf16: it names other classes for \d+ of 32, allowed 5%"
+    assert re.fullmatch(pattern, said)
+
+
+def test_whatever_only_a_faster_form_raises_is_no_crash(caplog):
+    class Asks(nn.Module):
+        """Reads what the place of a folded norm has not."""
+
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+
+        def forward(self, pixels):
+            return self.norm(self.conv(pixels)).mean((2, 3)) / self.norm.num_features
+
+    network, samples = lived(Asks()), batch(8)
+    with caplog.at_level(logging.WARNING):
+        answer = Teacher(network, fast=["fold"])(samples).output
+    assert torch.equal(answer, Teacher(network)(samples).output)
+    assert "without fold: it fails with it (" in caplog.text
+    # The first answer of a teacher that drops every step is the plain one too, in its own precision.
+    assert Teacher(network.double(), fast=["fold"])(samples).output.dtype == torch.float64
 
 
 def test_changed_weights_are_seen():
@@ -103,6 +150,39 @@ def test_changed_weights_are_seen():
     with torch.no_grad():
         network.fc.bias += 1
     assert difference(Teacher(network)(samples), quick(samples)) < 1e-4
+    torch.manual_seed(7)
+    network.fc = nn.Linear(64, 10)  # replaced, not changed
+    assert difference(Teacher(network)(samples), quick(samples)) < 1e-4
+    other = {name: value * 1.5 for name, value in network.state_dict().items()}
+    network.load_state_dict(other, assign=True)
+    assert difference(Teacher(network)(samples), quick(samples)) < 1e-4
+
+
+def test_inference_mode_does_no_harm():
+    with torch.inference_mode():
+        network = resnet()
+        quick = Teacher(network, paths=["layer1"], fast=ALL)
+        inside = quick(batch())
+    assert quick.fast == ALL
+    assert difference(inside, quick(batch())) == 0
+
+
+def test_under_the_autocast_of_a_loop_the_answers_are_the_same():
+    network, samples = resnet(), batch()
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = Teacher(network)(samples)
+        quick = Teacher(network, fast=["fold", "channels_last"])(samples)
+    assert torch.equal(plain.output, Teacher(network)(samples).output)
+    assert difference(plain, quick) < 1e-4
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
+def test_copies_of_a_teacher_answer_the_same(again):
+    teacher, samples = Teacher(resnet(), paths=["layer1"], fast=ALL), batch()
+    said = teacher(samples)
+    other = again(teacher)
+    assert other._copy is None
+    assert difference(said, other(samples)) == 0
 
 
 def test_reading_other_layers_keeps_the_form():
@@ -135,14 +215,31 @@ def test_a_compiled_copy_answers_the_same_and_the_model_is_not_compiled():
     plain = Teacher(network, paths=["norm"])
     assert difference(plain(samples), quick(samples)) < 1e-4
     assert quick.fast.compile
-    assert network._compiled_call_impl is None
+    assert quick(samples, output=False).output is None
+    assert difference(plain(samples)["norm"], quick(samples, output=False)["norm"]) < 1e-4
+    assert not is_compiled(network)
 
 
-def test_a_teacher_with_noise_in_eval_mode_is_found():
-    class Noisy(nn.Module):
-        def forward(self, pixels):
-            return nn.functional.dropout(pixels.flatten(1)[:, :4], 0.5)
+class Noisy(nn.Module):
+    """Draws in eval mode, between two layers."""
 
-    with pytest.raises(RequestError, match="random in eval mode"):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(192, 4), nn.Linear(4, 4)
+
+    def forward(self, pixels):
+        return self.second(nn.functional.dropout(self.first(pixels.flatten(1)), 0.5))
+
+
+def test_a_teacher_with_noise_in_eval_mode_is_found_and_named():
+    with pytest.raises(RequestError, match=r"random in eval mode, first seen in what second \(Linear\)"):
         Teacher(Noisy()).check_steady(batch(8))
     Teacher(resnet()).check_steady(batch())
+    Teacher(resnet()).check_steady(batch(samples=1))
+
+
+def test_a_teacher_that_mixes_the_samples_of_a_batch_is_found():
+    network = Block("plain")
+    network.norm = nn.BatchNorm2d(3, track_running_stats=False)
+    with pytest.raises(RequestError, match=r"another way beside other samples, .* mixes the samples"):
+        Teacher(network).check_steady(batch(8))

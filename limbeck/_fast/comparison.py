@@ -1,19 +1,49 @@
-"""How far two answers of a network are apart."""
+"""How far two answers of a network are apart, and how it fails."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from limbeck.record import Record
+
+#: What a forward raises that cannot compute in some form: of torch, of the network's own checks, of taps that
+#: find no layer, of a compiler that is missing.
+FAILURES = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    LookupError,
+    ArithmeticError,
+    OSError,
+)
+
+#: The largest difference of a value that adding in another order explains, relative to the largest value.
+TOLERANCE = 1e-4
+#: The same on a GPU, whose convolutions round products to the ten bits of TF32.
+TOLERANCE_ON_GPU = 5e-3
+
+
+def tolerance(device: torch.device) -> float:
+    """The largest difference of a value, relative to the largest one, of two ways of the same precision."""
+    return TOLERANCE_ON_GPU if device.type == "cuda" else TOLERANCE
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network is."""
+    first = next(network.parameters(), None)
+    return torch.device("cpu") if first is None else first.device
 
 
 def difference(one: Any, other: Any) -> float:
     """The largest difference of two nested answers, each tensor relative to its own largest value.
 
-    Infinite where shapes differ or a value is not finite.
+    Infinite where shapes differ, or where values that are not finite (masked logits) are not the same.
     """
     pairs = list(zip(tensors(one), tensors(other), strict=True))
     return max((_apart(a, b) for a, b in pairs), default=0.0)
@@ -22,11 +52,19 @@ def difference(one: Any, other: Any) -> float:
 def _apart(one: Tensor, other: Tensor) -> float:
     if one.shape != other.shape:
         return float("inf")
-    a, b = one.detach().double(), other.detach().double()
-    if not bool(b.isfinite().all()):
+    a, b = _numbers(one), _numbers(other)
+    finite = a.isfinite()
+    same = (a == b) | (a.isnan() & b.isnan())
+    if not bool((finite & b.isfinite() | same).all()):
         return float("inf")
-    scale = float(a.abs().max()) if a.numel() else 0.0
-    return float((a - b).abs().max()) / max(scale, 1e-12) if a.numel() else 0.0
+    a, b = a[finite], b[finite]
+    return float((a - b).abs().max()) / max(float(a.abs().max()), 1e-12) if a.numel() else 0.0
+
+
+def _numbers(value: Tensor) -> Tensor:
+    """Real numbers in float64, where every device's can be held."""
+    value = value.detach().cpu()
+    return (torch.view_as_real(value) if value.is_complex() else value).double()
 
 
 def tensors(value: Any) -> list[Tensor]:

@@ -33,8 +33,10 @@ class Fast:
         """From names, as a recipe gives them.
 
         Raises:
-            RequestError: there is no such step.
+            RequestError: there is no such step, or one string is given in place of a list.
         """
+        if isinstance(names, str):
+            raise RequestError(f"steps {names!r} are one string; needed a list", fix=f"[{names!r}]")
         known = [field.name for field in fields(cls)]
         given = list(names)
         for name in given:

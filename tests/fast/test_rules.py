@@ -10,8 +10,9 @@ from torch import nn
 from limbeck import Classification
 from limbeck._fast import gain, processor
 from limbeck._fast.choosing import wanted
+from limbeck._fast.comparison import difference, tolerance
 from limbeck._fast.gain import gains_from_bf16, intensity
-from limbeck._fast.layout import refuses_channels_last
+from limbeck._fast.layout import has_pictures, plain_pictures, refuses_channels_last, turned_pictures
 from limbeck._fast.steps import Fast
 from limbeck.errors import RequestError
 from limbeck.models.cifar import cifar_resnet
@@ -91,11 +92,90 @@ def test_a_network_that_reads_memory_as_it_lies_differs(monkeypatch):
     assert "differs in it" in reason
 
 
+def test_chance_and_gradients_of_zero_do_not_count_as_a_difference():
+    def net(*between):
+        ends = [nn.Conv2d(3, 8, 3, padding=1), *between, nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(288, 5)]
+        return nn.Sequential(*ends)
+
+    torch.manual_seed(0)
+    # Dropout draws for other places in another layout; a bias before a norm has a gradient of rounding alone.
+    for network in (net(nn.ReLU(), nn.Dropout(0.5)), net(nn.GroupNorm(8, 8), nn.ReLU())):
+        samples, state = batch(8), torch.get_rng_state()
+        assert refuses_channels_last(network, samples, TASK, training=True) is None
+        assert torch.equal(torch.get_rng_state(), state)
+        assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_a_gradient_that_only_another_layout_gets_wrong_is_found():
+    class Wrong(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, value):
+            ctx.turned = not value.is_contiguous()
+            return value.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * 2 if ctx.turned else gradient
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 5)
+
+        def forward(self, pixels):
+            return self.fc(Wrong.apply(self.conv(pixels)).mean((2, 3)))
+
+    assert refuses_channels_last(Net(), batch(8), TASK) is None
+    assert "differs in it" in (refuses_channels_last(Net(), batch(8), TASK, training=True) or "")
+
+
+def test_checks_of_a_network_about_its_layout_are_a_reason():
+    class Strict(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+
+        def forward(self, pixels):
+            value = self.conv(pixels)
+            assert value.is_contiguous(), "rows first, please"
+            return value.mean((2, 3))
+
+    assert refuses_channels_last(Strict(), batch(8), TASK) == "fails in it (rows first, please)"
+
+
+def test_pictures_in_a_mapping_are_turned():
+    samples = {"inputs": {"pixels": batch(8)["inputs"], "ids": torch.zeros(4, 5, dtype=torch.long)}}
+    assert has_pictures(samples)
+    turned = turned_pictures(samples)["inputs"]
+    assert turned["pixels"].is_contiguous(memory_format=torch.channels_last)
+    assert turned["ids"] is samples["inputs"]["ids"]
+    assert plain_pictures({"inputs": turned})["inputs"]["pixels"].is_contiguous()
+
+
+def test_differences_of_nested_values():
+    one = {"a": torch.tensor([1.0, -4.0]), "b": [torch.tensor([float("nan"), float("-inf"), 2.0])]}
+    other = {"a": torch.tensor([1.0, -3.0]), "b": [torch.tensor([float("nan"), float("-inf"), 2.0])]}
+    assert difference(one, one) == 0
+    assert difference(one, other) == pytest.approx(0.25)
+    assert difference(torch.tensor([1.0]), torch.tensor([float("inf")])) == float("inf")
+    assert difference(torch.tensor([float("inf")]), torch.tensor([float("-inf")])) == float("inf")
+    assert difference(torch.ones(2), torch.ones(3)) == float("inf")
+    assert difference(torch.tensor([1 + 2j]), torch.tensor([1 + 1j])) == pytest.approx(0.5)
+    assert difference(torch.zeros(0), torch.zeros(0)) == 0
+
+
+def test_gpus_round_products_and_may_differ_more():
+    assert tolerance(torch.device("cpu")) == 1e-4
+    assert tolerance(torch.device("cuda")) == 5e-3
+
+
 def test_steps_by_name():
     assert Fast.of(["bf16", "fold"]).names() == ["fold", "bf16"]
     assert Fast().names() == []
     with pytest.raises(RequestError, match="no step 'fast' for a teacher"):
         Fast.of(["fast"])
+    with pytest.raises(RequestError, match="steps 'fold' are one string"):
+        Fast.of("fold")
 
 
 def test_a_teacher_is_compiled_only_in_long_runs_where_that_pays(monkeypatch):
@@ -107,6 +187,7 @@ def test_a_teacher_is_compiled_only_in_long_runs_where_that_pays(monkeypatch):
     able(monkeypatch)
     rows = {"inputs": torch.rand(4, 6)}
     assert wanted(nn.Linear(6, 2), rows, TASK, "cpu").names() == ["fold"]
+    assert wanted(resnet(), batch(), TASK, "mps").names() == ["fold"]
 
 
 def test_first_samples_cut_what_has_a_row_a_sample():
