@@ -42,7 +42,8 @@ class Teacher:
             `.data` is not seen); `model` stays as it is. Each step is compared with the plain teacher on that
             batch first, and left out with a warning where it fails, or where the output or a layer that is
             read differs by more than 1e-4 of its largest value (5e-3 on a GPU, whose products are rounded;
-            2e-2 with "bf16", and no more than 5 % of the answers may name another class). A compiled copy
+            2e-2 with "bf16", and no more than 5 % of the answers may name another class; of a teacher in half
+            precision what its own rounding explains). A compiled copy
             computes to its end, whether `output` is asked for or not.
     """
 

@@ -17,7 +17,9 @@ from transformers import BertConfig, BertForSequenceClassification
 from limbeck import Teacher
 from limbeck._fast.comparison import difference
 from limbeck._fast.steps import Fast
+from limbeck._run.networks import Reordered
 from limbeck._taps.survey import is_compiled
+from limbeck.ensemble import Ensemble
 from limbeck.errors import RequestError
 from limbeck.methods import KD
 from tests.fast.networks import Block, Flat, lived, resnet
@@ -156,6 +158,27 @@ def test_changed_weights_are_seen():
     other = {name: value * 1.5 for name, value in network.state_dict().items()}
     network.load_state_dict(other, assign=True)
     assert difference(Teacher(network)(samples), quick(samples)) < 1e-4
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_teacher_of_another_precision_has_a_copy_in_float32(kind):
+    network, samples = resnet().to(kind), batch()
+    quick = Teacher(network, fast=ALL)
+    assert difference(Teacher(network)(samples), quick(samples)) < 3.2e-2
+    assert quick.fast == ALL
+    assert quick(samples).output.dtype == torch.float32
+    assert all(weight.dtype == kind for weight in network.parameters())
+
+
+def test_networks_in_wrappers_and_ensembles_have_a_faster_form():
+    samples = batch()
+    reordered = Reordered(resnet(), list(range(9, -1, -1)))
+    for network, path in ((reordered, "layer1"), (Ensemble([resnet(), reordered]), "networks.0.layer1")):
+        quick = Teacher(network, paths=[path], fast=ALL)
+        assert difference(Teacher(network, paths=[path])(samples), quick(samples)) < 2e-2
+        assert quick.fast == ALL
+        left = [m for m in quick._copy.taps.model.modules() if isinstance(m, nn.BatchNorm2d)]
+        assert not left
 
 
 def test_inference_mode_does_no_harm():

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from limbeck._fast.comparison import FAILURES, difference, first_line, tensors, tolerance
+from limbeck._fast.comparison import FAILURES, difference, first_line, tolerance
 from limbeck._fast.copying import Copy
 from limbeck._fast.layout import has_pictures
 from limbeck._fast.processor import can_compile, has_amx, supports_bf16
@@ -87,11 +87,10 @@ def choose(
 
 def _refused(said: Record, plain: Record, tried: Fast, batch: Mapping[str, Any], task: Task) -> str | None:
     """Why a form is not used; None where it says the same within its tolerance."""
-    device = next((value.device for value in tensors(plain)), torch.device("cpu"))
-    allowed = BF16_TOLERANCE if tried.bf16 else tolerance(device)
+    allowed = max(tolerance(plain), BF16_TOLERANCE if tried.bf16 else 0.0)
     found = difference(plain, said)
     if found > allowed:
-        return f"answers differently by {found:.2g} of the largest value, allowed {allowed:g}"
+        return f"answers differently by {found:.2g} of the largest value, allowed {allowed:.2g}"
     if tried.bf16 and task.kind in ("classes", "tokens") and isinstance(plain.output, Tensor):
         others = _other_answers(said.output, plain.output, batch)
         changed, number = int(others.sum()), len(others)

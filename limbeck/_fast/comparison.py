@@ -29,9 +29,11 @@ TOLERANCE = 1e-4
 TOLERANCE_ON_GPU = 5e-3
 
 
-def tolerance(device: torch.device) -> float:
-    """The largest difference of a value, relative to the largest one, of two ways of the same precision."""
-    return TOLERANCE_ON_GPU if device.type == "cuda" else TOLERANCE
+def tolerance(said: Any) -> float:
+    """The largest difference from nested answers, relative, that their precision explains."""
+    values = tensors(said)
+    explained = TOLERANCE_ON_GPU if any(value.device.type == "cuda" for value in values) else TOLERANCE
+    return max([explained, *(4 * torch.finfo(v.dtype).eps for v in values if v.is_floating_point())])
 
 
 def device_of(network: nn.Module) -> torch.device:

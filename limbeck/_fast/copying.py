@@ -37,7 +37,7 @@ class Copy:
         self._model = model
         self._weights = _weights(model)
         self._versions = _versions(self._weights)
-        network = untapped(model).eval().requires_grad_(False)
+        network = untapped(model).eval().requires_grad_(False).float()
         if fast.fold:
             fold(network, batch, task, paths)
         if fast.channels_last:

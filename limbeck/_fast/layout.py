@@ -45,7 +45,7 @@ def refuses_channels_last(
             return f"fails in it ({first_line(error)})"
         found = difference(plain, said)
         # Where chance has a part in training, another layout draws for other places.
-        if found > tolerance(device_of(network)) and not (train and _draws(network, few, task, plain)):
+        if found > tolerance(plain) and not (train and _draws(network, few, task, plain)):
             return f"differs in it by {found:.1g}"
     return None
 
@@ -67,9 +67,8 @@ def _outputs(network: nn.Module, batch: Mapping[str, Any], task: Task, training:
 def _draws(network: nn.Module, batch: Mapping[str, Any], task: Task, said: Any) -> bool:
     """Whether a network in training says something else with other random numbers."""
     with undisturbed(network, training=True) as calm:
-        device = device_of(calm)
-        torch.rand(1, device=device)  # the next numbers are others
-        return difference(said, _outputs(network, batch, task, training=True)) > tolerance(device)
+        torch.rand(1, device=device_of(calm))  # the next numbers are others
+        return difference(said, _outputs(network, batch, task, training=True)) > tolerance(said)
 
 
 def channels_last(network: nn.Module) -> nn.Module:

@@ -41,7 +41,7 @@ def check_steady(
             fix="dropout and noise in training mode alone, as F.dropout(x, p, training=self.training)",
         )
     found = _beside_others(said, answer, batch)
-    if found > tolerance(device_of(model)):
+    if found > tolerance(said):
         raise RequestError(
             f"the teacher answers a sample in another way beside other samples, {found:.1g} of the largest "
             "value apart: its forward mixes the samples of a batch",

@@ -6,6 +6,7 @@ layout is asked for; what is saved from a training in channels_last loads and pr
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
@@ -101,3 +102,14 @@ def test_a_teacher_answers_alike_in_whatever_layout_its_pictures_come(place):
         machine=Machine(layout="channels_last"),
     )
     assert result.history[-1]["terms"]["soft"] > 0
+
+
+def test_a_live_teacher_that_views_falls_back_with_one_line_and_an_equal_answer(place, caplog):
+    pixels = torch.rand(16, 3, 8, 8)
+    network = prepare("viewing_net:Viewing", num_classes=5, inputs=pixels).network
+    quick = Teacher(network, fast=["fold", "channels_last"])
+    with caplog.at_level(logging.WARNING, logger="limbeck"):
+        answers = [quick(pixels).output for _ in range(2)]
+    (line,) = [record.message for record in caplog.records]
+    assert line.startswith("the teacher runs without channels_last: it fails with it (view size")
+    assert all(torch.equal(answer, Teacher(network)(pixels).output) for answer in answers)
