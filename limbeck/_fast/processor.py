@@ -36,4 +36,10 @@ def can_compile(device: torch.device | str) -> bool:
 
 
 def _has(name: str) -> bool:
-    return bool(torch.cpu.get_capabilities().get(name, False))
+    ask = getattr(torch.cpu, "get_capabilities", None)
+    if ask is not None:
+        return bool(ask().get(name, False))
+    # Older torch. Every processor that has these tiles multiplies bfloat16 in them.
+    older = {"avx512_bf16": "_is_avx512_bf16_supported", "amx_bf16": "_is_amx_tile_supported"}
+    known = getattr(torch.cpu, older[name], None)
+    return known is not None and bool(known())

@@ -43,6 +43,17 @@ def test_a_processor_has_bf16_by_avx512_or_amx(monkeypatch):
     assert not processor.supports_bf16("mps")
 
 
+def test_older_torch_is_asked_in_its_own_way(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    for avx, amx in ((False, False), (True, False), (True, True)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda avx=avx: avx)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
+        assert processor.supports_bf16("cpu") is avx
+        assert processor.has_amx() is amx
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
+    assert not processor.has_amx()
+
+
 def test_networks_that_multiply_much_gain_and_those_that_move_much_do_not(monkeypatch):
     able(monkeypatch, "avx512_bf16")
     residual = cifar_resnet(num_classes=100, depth=20)
