@@ -146,6 +146,29 @@ def test_what_a_live_teacher_cannot_do_is_settled_before_it_is_used(place, monke
     assert same("runs/tiny", "runs/tiny-2")
 
 
+MIXING = """
+from torch import nn
+
+class Mixing(nn.Module):
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.norm, self.fc = nn.BatchNorm2d(1, track_running_stats=False), nn.Linear(784, num_classes)
+
+    def forward(self, pixels):
+        return self.fc(self.norm(pixels).flatten(1))
+"""
+
+
+def test_a_teacher_whose_answers_cannot_be_kept_runs_live(place, monkeypatch):
+    Path("mixing.py").write_text(MIXING)
+    monkeypatch.syspath_prepend(str(place))
+    figures, said = run("teacher.model=mixing:Mixing")
+    assert not figures["cache"]["on"]
+    assert "mixes the samples of a batch" in " ".join(said.split())
+    with pytest.raises(RequestError, match="mixes the samples of a batch"):
+        run("teacher.model=mixing:Mixing", "cache.mode=require")
+
+
 def test_features_of_layers_are_stored_where_a_method_reads_them(place):
     figures, said = run("method.name=semckd", "method.beta=1.0")
     assert "layers each" in said

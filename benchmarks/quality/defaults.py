@@ -118,9 +118,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality.defaults")
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--teacher-weights", type=Path, required=True)
-    parser.add_argument("--samples", type=int, default=4000)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--samples", type=int, default=3000)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", choices=LINES, default=LINES)
     parser.add_argument("--json", type=Path, default=RESULT)
     given = parser.parse_args(arguments)
     data = cifar_sheets.load(given.data_root)
@@ -132,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stored = json.loads(given.json.read_text()) if given.json.is_file() else {}
     cells = stored.get("cells", []) if stored.get("settings") == settings else []
     for seed in range(given.seeds):
-        for line in LINES:
+        for line in given.only:
             if any(each["line"] == line and each["seed"] == seed for each in cells):
                 continue
             cells.append(cell(line, seed, train, test, teacher, given.epochs))

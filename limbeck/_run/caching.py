@@ -124,7 +124,9 @@ def _size(
     layers = tuple(sorted(method.tapped["teacher"]))
     answers = size = missing = 0
     masses: list[float] = []
+    few = session.splits.train.batch(list(range(min(_FEW, len(session.splits.train)))))
     for number, network in enumerate(teachers):
+        Teacher(network, task=session.splits.task).check_steady(few)
         cached = teacher_on(session, number, network, Caching(True, store=store, layers=layers))
         answers += len(session.splits.train) * len(views)
         size += cached.bytes_of(views)
