@@ -140,7 +140,7 @@ def _defaults(found: Mapping[str, Any]) -> Iterable[str]:
         "pictures, mean and standard deviation over seeds, and the paired difference to the usual way."
     )
     yield _paragraph(
-        "Seconds are the median over seeds; in the first of them the answers were written, which takes part of "
+        "Seconds are the median over seeds; in the first of them the answers were written, which is part of "
         "its time."
     )
     head = "| | test accuracy | difference, points | seconds | seeds |"
