@@ -110,8 +110,8 @@ def _cache(found: Mapping[str, Any]) -> Iterable[str]:
         taken = f"{reading['milliseconds']:.2f} ms for a batch of {reading['batch']}"
         yield f"- Reading: {taken}, {share:.2%} of a step."
     if "bytes" in found:
-        sizes = ", ".join(f"{name.replace('_', ' ')} {size:,}" for name, size in _sizes(found["bytes"]))
-        yield f"- Bytes of an answer with 1,000 classes: {sizes}."
+        sizes = ", ".join(f"{name.replace(', ', ' ')} {size:,}" for name, size in _sizes(found["bytes"]))
+        yield f"- Bytes of an answer with 1,000 classes, checksum included: {sizes}."
     if "memory" in found:
         growth = found["memory"]["growth_at_10_x"]
         said = ", ".join(f"{name} {value:+.0f} MB" for name, value in growth.items())
@@ -120,7 +120,7 @@ def _cache(found: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _sizes(found: Mapping[str, Any]) -> Iterable[tuple[str, int]]:
-    return [(name, value) for name, value in found.items() if isinstance(value, int)]
+    return [(name, round(value)) for name, value in found.items()]
 
 
 def _defaults(found: Mapping[str, Any]) -> Iterable[str]:
