@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from limbeck._cache.fields import Store
-from limbeck._cache.key import Key
-from limbeck._cache.shelf import WRITE_FIRST, Shelf, device_of
+from limbeck._cache.key import Key, short
+from limbeck._cache.shelf import WRITE_FIRST, Shelf
 from limbeck._cache.verifying import Verified, verify
 from limbeck._cache.writing import BATCH, fill
 from limbeck._clock import part
@@ -21,6 +21,7 @@ from limbeck.data.dataset import Dataset
 from limbeck.errors import RequestError
 from limbeck.record import Record
 from limbeck.task import Task, move
+from limbeck.task.batches import device_of_inputs
 from limbeck.teacher import Teacher
 
 __all__ = ["BATCH", "CachedTeacher", "Store", "Verified", "free_bytes", "verify"]
@@ -114,7 +115,7 @@ class CachedTeacher(Teacher):
             RequestError: the batch has no index, or its inputs are not those of its view.
         """
         batch = self.task.batch(batch)
-        device = device_of(batch["inputs"])
+        device = device_of_inputs(batch["inputs"])
         with part("teacher"):
             found = self._shelf.fields.record(self._rows(batch), self.paths, output=output)
             layers = {path: move(value, device) for path, value in found.layers.items()}
@@ -178,8 +179,15 @@ class CachedTeacher(Teacher):
         A mean over some samples at the highest stored temperature; the rest is stored as one number. None
         where all classes are kept.
         """
-        _ = self._shelf.fields  # opens the cache
         return self._shelf.kept_mass
+
+    def name_after_key(self) -> None:
+        """Gives the folder a name of its own among others: what it was called, and twelve digits of the key.
+
+        Only before the first answer.
+        """
+        folder = self._shelf.folder
+        self._shelf.folder = folder.with_name(f"{folder.name}-{short(self.key())}")
 
     def key(self) -> Key:
         """All that the answers depend on, by part."""

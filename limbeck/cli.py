@@ -28,6 +28,12 @@ _FLAGS = {
 }
 _WITH_VALUE = ("--set", "--output", "--verify", "--size", "--channels", "--classes")
 
+#: `--set`, of every verb that takes a recipe.
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key.", autocompletion=complete_key),
+]
+
 app = typer.Typer(
     name="limbeck",
     help="Distil a big trained model into a small one: measured, exported.",
@@ -66,10 +72,7 @@ def distill(
             autocompletion=complete_recipe,
         ),
     ],
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a key.", autocompletion=complete_key),
-    ] = None,
+    changes: Changes = None,
     output: Annotated[
         str | None, typer.Option("--output", metavar="DIR", help="Folder of the run; else runs/NAME.")
     ] = None,
@@ -108,10 +111,7 @@ def cache(
         str | None,
         typer.Argument(metavar="RECIPE", help="A recipe's file or name.", autocompletion=complete_recipe),
     ] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a key.", autocompletion=complete_key),
-    ] = None,
+    changes: Changes = None,
     verify: Annotated[
         str | None, typer.Option("--verify", metavar="DIR", help="Check every byte of a cache.")
     ] = None,

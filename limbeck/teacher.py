@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from limbeck._clock import part
 from limbeck._fast.choosing import choose
@@ -18,7 +18,7 @@ from limbeck._fast.steps import Fast
 from limbeck.record import Record
 from limbeck.taps import Taps
 from limbeck.task import Classification, Task
-from limbeck.task.batches import first_samples
+from limbeck.task.batches import device_of_inputs, first_samples
 
 _COMPARED = 64  # samples on which a fast form is compared with the plain teacher
 
@@ -81,7 +81,7 @@ class Teacher:
             A record without gradient; values in the precision of the teacher, with `fast` in float32.
         """
         batch = self.task.batch(batch)
-        self._settle(_device(batch["inputs"]))
+        self._settle(device_of_inputs(batch["inputs"]))
         with part("teacher"):
             quick = self._fast_copy(batch) if self.fast.names() else None
             return self._plainly(batch, output=output) if quick is None else quick(batch, output=output)
@@ -89,7 +89,7 @@ class Teacher:
     def _plainly(self, batch: Mapping[str, Any], *, output: bool = True) -> Record:
         """The answer of the network itself, the same bits in whatever layout the pictures come."""
         batch = plain_pictures(batch)
-        with torch.no_grad(), torch.autocast(_device(batch["inputs"]).type, enabled=False):
+        with torch.no_grad(), torch.autocast(device_of_inputs(batch["inputs"]).type, enabled=False):
             return self.taps(batch, output=output)
 
     def _fast_copy(self, batch: Mapping[str, Any]) -> Copy | None:
@@ -99,7 +99,10 @@ class Teacher:
             # What is compiled is compiled for a size of batch, so for that of the training.
             some = batch if self.fast.compile else first_samples(batch, _COMPARED)
             # The copy is for calls outside of inference mode, and outside of a loop's autocast, too.
-            with torch.inference_mode(False), torch.autocast(_device(some["inputs"]).type, enabled=False):
+            with (
+                torch.inference_mode(False),
+                torch.autocast(device_of_inputs(some["inputs"]).type, enabled=False),
+            ):
                 plain = self._plainly(some)
                 self._copy, notes = choose(self.model, some, self.task, self.paths, self.fast, plain)
             for note in notes:
@@ -119,7 +122,7 @@ class Teacher:
                 other samples, as with batch norms that have no running statistics.
         """
         batch = self.task.batch(batch)
-        self._settle(_device(batch["inputs"]))
+        self._settle(device_of_inputs(batch["inputs"]))
         check_steady(self._plainly, self.model, batch, self.task)
 
     def _settle(self, device: torch.device) -> None:
@@ -131,9 +134,3 @@ class Teacher:
             self.model.eval()
         if any(parameter.requires_grad for parameter in self.model.parameters()):
             self.model.requires_grad_(False)
-
-
-def _device(inputs: Any) -> torch.device:
-    while isinstance(inputs, (Mapping, list, tuple)):
-        inputs = next(iter(inputs.values() if isinstance(inputs, Mapping) else inputs))
-    return inputs.device if isinstance(inputs, Tensor) else torch.device("cpu")

@@ -194,6 +194,16 @@ def test_a_writer_that_is_told_to_stop_keeps_whole_shards(tmp_path):
     assert said[-1] == (48, 48)
 
 
+def test_what_a_killed_writer_began_is_cleared_away(tmp_path):
+    writer = FORK.Process(target=print)
+    writer.start()
+    writer.join()
+    left = tmp_path / f".c.{writer.pid}.draft"
+    left.mkdir()
+    cached(tmp_path / "c").fill([0])
+    assert not left.exists()
+
+
 def test_verify_says_what_is_there(tmp_path):
     cached(tmp_path / "c", store=Store("float16")).fill([0, 2])
     (tmp_path / "c" / "view-2" / "000004.npy").unlink()

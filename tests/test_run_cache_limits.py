@@ -44,14 +44,31 @@ def test_answers_that_would_fill_the_disk_are_not_stored(place, monkeypatch):
     assert "cache.top_k" in str(caught.value)
 
 
-def test_two_processes_share_the_writing_out(place):
+def in_two_processes(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command += ["-m", "limbeck", "distill", "mine.toml", "--set", "train.epochs=4"]
+    command += ["-m", "limbeck", *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("480 teacher answers in 4 views") == 1
-    folder = next(Path("runs/cache").iterdir())
+    return done
+
+
+def hold_whole_views(folder: Path) -> None:
     checked = verify_cache(folder, screen=silent())
     assert checked.views == {1: 120, 2: 120, 3: 120, 4: 120}
     assert not checked.damaged
+
+
+def test_two_processes_share_the_writing_out(place):
+    in_two_processes("distill", "mine.toml", "--set", "train.epochs=4")
+    hold_whole_views(next(Path("runs/cache").iterdir()))
+
+
+def test_two_processes_share_it_out_ahead_of_time(place):
+    run()
+    weights = ("--set", "teacher.weights=runs/tiny/teacher", "--set", "cache.folder=ahead")
+    done = in_two_processes("cache", "mine.toml", *weights)
+    folder = next(Path("ahead").iterdir())
+    assert done.stdout.count(folder.as_posix()) == 1  # one of them speaks
+    hold_whole_views(folder)

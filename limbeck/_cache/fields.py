@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from limbeck._fast.comparison import difference
 from limbeck.errors import RequestError, RunError
 from limbeck.losses.sparse import TopK, top_k
 from limbeck.record import Record
@@ -174,12 +175,7 @@ class Fields:
     def differ(self, stored: np.ndarray[Any, Any], now: np.ndarray[Any, Any]) -> float:
         """The largest difference of two answers to the same samples, relative to the largest value."""
         names = [name for name in self.dtype.names or () if name not in ("index", "checksum", *_SUMS)]
-        worst = 0.0
-        for name in names:
-            one, two = stored[name].astype(np.float64), now[name].astype(np.float64)
-            scale = max(float(np.abs(one).max(initial=0.0)), 1e-12)
-            worst = max(worst, float(np.abs(one - two).max(initial=0.0)) / scale)
-        return worst
+        return difference([_tensor(stored[name]) for name in names], [_tensor(now[name]) for name in names])
 
 
 def seal(rows: np.ndarray[Any, Any], view: int, first: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from limbeck._cache.fields import Store
+from limbeck._cache.shards import alive
 from limbeck.data.dataset import Dataset, digest
 from limbeck.data.derived import Augmented
 from limbeck.errors import RequestError
@@ -114,8 +115,10 @@ def claim(folder: Path, key: Key, record: Mapping[str, Any]) -> None:
     Raises:
         OSError: it cannot be written.
     """
+    for left in folder.parent.glob(f".{folder.name}.*.draft"):
+        if not alive(int(left.suffixes[-2][1:])):
+            shutil.rmtree(left, ignore_errors=True)
     draft = folder.with_name(f".{folder.name}.{os.getpid()}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
         (draft / _FILE).write_bytes(_bytes(key, record))

@@ -6,7 +6,7 @@ import mmap
 import os
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ class Shards:
     def sweep(self) -> None:
         """Removes what killed writers left behind; drafts of processes that live are left alone."""
         for draft in self.folder.glob("view-*/.*.draft"):
-            if not _alive(int(draft.suffixes[-2][1:])):
+            if not alive(int(draft.suffixes[-2][1:])):
                 draft.unlink(missing_ok=True)
 
     def read(self, views: Rows, places: Rows) -> Rows:
@@ -123,10 +123,6 @@ class Shards:
         folders = [path.name.removeprefix("view-") for path in self.folder.glob("view-*") if path.is_dir()]
         return sorted(int(name) for name in folders if name.lstrip("-").isdigit())
 
-    def close(self) -> None:
-        """Lets go of all mapped files."""
-        self._mapped.clear()
-
     def _map(self, view: int, shard: int) -> Rows:
         """A shard in memory as far as it is read; of very many, the least used one is let go."""
         key = (view, shard)
@@ -140,12 +136,10 @@ class Shards:
     def _let_go(self, records: int) -> None:
         """Now and then gives back the memory that was read, so that it does not grow with the cache."""
         self._touched += records * max(self.dtype.itemsize, _READ_AROUND)
-        if self._touched < _MAPPED:
+        if self._touched < _MAPPED or sys.platform == "win32":  # Windows takes pages back by itself
             return
         self._touched = 0
         for file, _ in self._mapped.values():
-            if sys.platform == "win32":
-                break  # it takes back pages by itself
             file.madvise(mmap.MADV_DONTNEED)
 
     def _open(self, view: int, shard: int) -> tuple[mmap.mmap, Rows]:
@@ -174,7 +168,7 @@ class Shards:
         return RunError(f"{path} is damaged: {how}", fix="delete this file; the next run writes it again")
 
 
-def shards_of(folder: Path, views: list[int], shards: Shards, say: Callable[[int], None]) -> Iterator[str]:
+def damages(shards: Shards, views: Iterable[int], say: Callable[[int], None]) -> Iterator[str]:
     """What is wrong with the shards of some views, a sentence each; `say` hears of records checked."""
     for view in views:
         missing = set(shards.missing(view))
@@ -188,7 +182,8 @@ def shards_of(folder: Path, views: list[int], shards: Shards, say: Callable[[int
             say(len(shards.span(shard)))
 
 
-def _alive(process: int) -> bool:
+def alive(process: int) -> bool:
+    """Whether another process with this number is there."""
     if process == os.getpid():
         return False  # its own draft, of a write that failed
     try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from torch import Tensor
 from limbeck._cache.fields import Fields, Store
 from limbeck._cache.key import Key, compare, key_of, written
 from limbeck._cache.shards import Rows, Shards
+from limbeck._taps.survey import beside
 from limbeck.data.dataset import Dataset
 from limbeck.errors import RequestError
-from limbeck.task import move
+from limbeck.task.batches import device_of_inputs
 from limbeck.teacher import Teacher
 
 #: With fewer samples a forward may be computed in other ways, and answers differ in the last bits.
@@ -28,6 +30,13 @@ _TOLERANCE = {"float32": 1e-3, "float16": 4e-3}
 _FIRST, _EVERY = 3, 64
 WRITE_FIRST = "write it first: limbeck cache RECIPE, or teacher.fill([...])"
 _BY_DATA = "or batches of data.batch(positions, view)"
+
+
+@dataclass(frozen=True)
+class _Opened:
+    fields: Fields
+    shards: Shards
+    kept_mass: float | None
 
 
 @dataclass
@@ -48,42 +57,44 @@ class Shelf:
     store: Store
     write: bool
     calls: int = 0
-    kept_mass: float | None = None
-    _opened: tuple[Key, Fields, Shards] | None = None
-    _order: tuple[Rows, Rows] | None = field(default=None, repr=False)
 
-    @property
+    @cached_property
     def key(self) -> Key:
-        return self._open()[0]
+        """All that the answers depend on; hashed once."""
+        return key_of(self.teacher.model, self.teacher.paths, self.data, self.store)
 
     @property
     def fields(self) -> Fields:
-        return self._open()[1]
+        """The form of an answer."""
+        return self._opened.fields
 
     @property
     def shards(self) -> Shards:
-        return self._open()[2]
+        """The files."""
+        return self._opened.shards
 
-    def _open(self) -> tuple[Key, Fields, Shards]:
-        """Finds out the form of an answer, compares the key, and some answers with what is stored."""
-        if self._opened is None:
-            if not len(self.data):
-                raise RequestError("the data set is empty")
-            key = key_of(self.teacher.model, self.teacher.paths, self.data, self.store)
-            found = written(self.folder)
-            if found is not None:
-                compare(self.folder, found["key"], key)
-            elif not self.write:
-                raise RequestError(f"there is no cache {self.folder}", fix=WRITE_FIRST)
-            few = self.batch(range(min(FEW, len(self.data))), 0)
-            first = self.teacher(few)
-            fields = Fields(first, self.store)
-            self.kept_mass = fields.kept_mass(first, few.get("targets"))
-            shards = Shards(self.folder, fields.dtype, len(self.data))
-            if found is not None:
-                self._compare_answers(fields, shards)
-            self._opened = key, fields, shards
-        return self._opened
+    @property
+    def kept_mass(self) -> float | None:
+        """See `CachedTeacher.kept_mass`."""
+        return self._opened.kept_mass
+
+    @cached_property
+    def _opened(self) -> _Opened:
+        """The key compared, the form of an answer found out, and some answers compared with stored ones."""
+        if not len(self.data):
+            raise RequestError("the data set is empty")
+        found = written(self.folder)
+        if found is not None:
+            compare(self.folder, found["key"], self.key)
+        elif not self.write:
+            raise RequestError(f"there is no cache {self.folder}", fix=WRITE_FIRST)
+        few = self.batch(range(min(FEW, len(self.data))), 0)
+        first = self.teacher(few)
+        fields = Fields(first, self.store)
+        shards = Shards(self.folder, fields.dtype, len(self.data))
+        if found is not None:
+            self._compare_answers(fields, shards)
+        return _Opened(fields, shards, fields.kept_mass(first, few.get("targets")))
 
     def batch(self, positions: Sequence[int], view: int) -> dict[str, Any]:
         """Samples of the data in a view, where the teacher is."""
@@ -91,9 +102,7 @@ class Shelf:
 
     def moved(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """A batch where the teacher is."""
-        first = next(self.teacher.model.parameters(), None)
-        found: dict[str, Any] = move(batch, "cpu" if first is None else first.device)
-        return found
+        return dict(beside(self.teacher.model, batch))
 
     def _compare_answers(self, fields: Fields, shards: Shards) -> None:
         """Code that changed shows in no fingerprint: some answers are asked for again."""
@@ -145,12 +154,15 @@ class Shelf:
             )
         return views, self._positions(_numbers(index))
 
+    @cached_property
+    def _order(self) -> tuple[Rows, Rows]:
+        """The identities of the samples, sorted, and where each stands."""
+        known = self.data.index().numpy()
+        order = np.argsort(known, kind="stable")
+        return known[order], order
+
     def _positions(self, index: Rows) -> Rows:
         """The positions of samples in the data, by their identity."""
-        if self._order is None:
-            known = self.data.index().numpy()
-            order = np.argsort(known, kind="stable")
-            self._order = known[order], order
         known, order = self._order
         found = np.minimum(np.searchsorted(known, index), len(known) - 1)
         strangers = index[known[found] != index]
@@ -168,7 +180,7 @@ class Shelf:
         On an accelerator only at first: reading inputs back would stall it.
         """
         call, self.calls = self.calls, self.calls + 1
-        if call >= _FIRST and (call % _EVERY or device_of(batch["inputs"]).type != "cpu"):
+        if call >= _FIRST and (call % _EVERY or device_of_inputs(batch["inputs"]).type != "cpu"):
             return
         chosen = np.arange(len(places)) if call < _FIRST else np.array([call // _EVERY % len(places)])
         theirs = self.data.batch(places[chosen].tolist(), torch.from_numpy(views[chosen].copy()))["inputs"]
@@ -191,8 +203,3 @@ def named(inputs: Any) -> dict[str, Tensor]:
 
 def _numbers(value: Any) -> Rows:
     return torch.as_tensor(value).cpu().numpy()
-
-
-def device_of(inputs: Any) -> torch.device:
-    """Where the inputs of a batch are."""
-    return next(iter(named(inputs).values())).device

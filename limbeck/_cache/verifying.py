@@ -11,7 +11,7 @@ import numpy as np
 
 from limbeck._cache.fields import Fields, Store
 from limbeck._cache.key import FORMAT, written
-from limbeck._cache.shards import Shards, shards_of
+from limbeck._cache.shards import Shards, damages
 from limbeck.errors import RequestError
 from limbeck.record import Record
 
@@ -94,7 +94,7 @@ def verify(folder: Path | str, progress: Callable[[int, int], None] | None = Non
         if progress is not None:
             progress(done, total)
 
-    damaged = tuple(shards_of(folder, list(views), shards, say))
+    damaged = tuple(damages(shards, views, say))
     return Verified(str(folder), views, key["samples"], shards.dtype.itemsize, done, damaged)
 
 

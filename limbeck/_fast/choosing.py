@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from limbeck._fast.comparison import FAILURES, difference, first_line, tolerance
 from limbeck._fast.copying import Copy
 from limbeck._fast.layout import has_pictures
-from limbeck._fast.processor import can_compile, has_amx, supports_bf16
+from limbeck._fast.processor import can_compile, gains_by_compiling, supports_bf16
 from limbeck._fast.steps import Fast
 from limbeck.record import Record
 from limbeck.task import Task
@@ -44,7 +44,7 @@ def wanted(
         fold=True,
         channels_last=has_pictures(batch) and kind in ("cpu", "cuda"),
         bf16=supports_bf16(device),  # without a backward pass every network that was measured gains
-        compile=long and can_compile(device) and (kind == "cuda" or has_amx()),
+        compile=long and gains_by_compiling(device) and can_compile(device),
     )
 
 

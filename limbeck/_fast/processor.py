@@ -30,6 +30,11 @@ def name_of_bf16(device: torch.device | str) -> str:
     return "this processor has AMX" if has_amx() else "this processor has AVX512-BF16"
 
 
+def gains_by_compiling(device: torch.device | str) -> bool:
+    """Whether compiled networks are quicker there: on a GPU, and on a processor with AMX."""
+    return torch.device(device).type == "cuda" or has_amx()
+
+
 def can_compile(device: torch.device | str) -> bool:
     """Whether `torch.compile` can build code: on a processor it needs a C++ compiler."""
     return torch.device(device).type != "cpu" or any(shutil.which(name) for name in ("g++", "clang++", "cl"))

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from limbeck._cache.key import key_of, short
 from limbeck._run import figures
-from limbeck.cache import CachedTeacher, Store, free_bytes
+from limbeck._run.counting import CountLine
+from limbeck._run.screen import Screen
+from limbeck._run.team import Team
+from limbeck.cache import BATCH, CachedTeacher, Store, free_bytes
 from limbeck.data.views import view_number
 from limbeck.errors import RequestError
 from limbeck.method import Method
@@ -168,10 +170,17 @@ def teacher_on(session: Session, number: int, network: nn.Module, caching: Cachi
     """A teacher of the run with its cache, in a folder named after all that its answers depend on."""
     label = session.recipe.all_teachers()[number].model
     readable = "".join(c if c.isalnum() or c in "-_." else "-" for c in label).strip("-.")[-40:]
-    data, store, layers = session.splits.train, caching.store, caching.layers
-    name = f"{readable or 'teacher'}-{short(key_of(network, layers, data, store))}"
-    folder = Path(session.recipe.cache.folder) / name
-    return CachedTeacher(network, folder, data, task=session.splits.task, paths=layers, store=store)
+    folder = Path(session.recipe.cache.folder) / (readable or "teacher")
+    cached = CachedTeacher(
+        network,
+        folder,
+        session.splits.train,
+        task=session.splits.task,
+        paths=caching.layers,
+        store=caching.store,
+    )
+    cached.name_after_key()
+    return cached
 
 
 class Repeating(Teacher):
@@ -220,35 +229,51 @@ class Filled:
         }
 
 
-def fill(
-    teachers: Sequence[CachedTeacher],
+def write(
+    session: Session,
+    networks: Sequence[nn.Module],
     caching: Caching,
-    *,
-    workers: int,
-    batch_size: int,
-    part: tuple[int, int],
-    device: Any,
-    progress: Callable[[int, int], None],
-) -> Filled:
-    """Writes what is missing; `progress` hears how many answers there are, and of how many."""
-    began, written = time.monotonic(), 0
-    for number, teacher in enumerate(teachers):
-        before = caching.answers // len(teachers) * number
+    screen: Screen,
+    team: Team,
+    after: float,
+    stop_if_asked: Callable[[], None],
+) -> tuple[list[CachedTeacher], Filled]:
+    """Writes the answers that are missing, each process its share, with a line on the screen.
 
-        def say(done: int, of: int, before: int = before) -> None:
-            whole = caching.answers // len(teachers)
-            progress(before + whole - of + done, caching.answers)
+    Args:
+        session: of the run.
+        networks: its teachers, with their weights.
+        caching: what was decided.
+        screen: where this process speaks.
+        team: the processes.
+        after: planned seconds of all that follows.
+        stop_if_asked: raises when a signal came; whole shards are kept.
+    """
+    cached = [teacher_on(session, number, network, caching) for number, network in enumerate(networks)]
+    line = CountLine(screen, "cache", caching.answers, after)
+    each, began, written = caching.answers // len(cached), time.monotonic(), 0
+    try:
+        for number, teacher in enumerate(cached):
 
-        written += teacher.fill(
-            caching.views,
-            batch_size=batch_size,
-            workers=workers,
-            part=part,
-            device=device,
-            progress=say,
-        )
-    folders = tuple(teacher.folder.as_posix() for teacher in teachers)
-    return Filled(folders, caching.answers, written, caching.bytes, time.monotonic() - began)
+            def say(done: int, of: int, before: int = number * each) -> None:
+                line.say(before + each - of + done)
+                stop_if_asked()
+
+            written += teacher.fill(
+                caching.views,
+                batch_size=session.machine.micro_batch or BATCH,
+                workers=session.machine.workers,
+                part=(team.rank, team.size),
+                device=session.machine.device,
+                progress=say,
+            )
+    finally:
+        line.close()
+    team.wait()
+    folders = tuple(teacher.folder.as_posix() for teacher in cached)
+    filled = Filled(folders, caching.answers, written, caching.bytes, time.monotonic() - began)
+    line.finish(filled.written, filled.seconds)
+    return cached, filled
 
 
 def plan_line(caching: Caching) -> str:

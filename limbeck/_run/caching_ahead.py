@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from limbeck._run import figures
-from limbeck._run.caching import Caching, decide, fill, plan_line, teacher_on
+from limbeck._run.caching import Caching, decide, plan_line, teacher_on, write
 from limbeck._run.counting import CountLine
 from limbeck._run.job import default_screen
-from limbeck._run.screen import Screen
-from limbeck._run.session import Session, open_session
+from limbeck._run.screen import Screen, silent
+from limbeck._run.session import open_session
 from limbeck._run.team import Team
-from limbeck.cache import BATCH, CachedTeacher, Verified, verify
+from limbeck.cache import Verified, verify
 from limbeck.engine.interruption import Interruption
 from limbeck.errors import Interrupted, RequestError
 from limbeck.recipe import Recipe
@@ -71,52 +71,29 @@ def ahead(recipe: Recipe, source: str, *, dry_run: bool, screen: Screen | None) 
     networks = [session.teacher(number) for number in range(len(recipe.all_teachers()))]
     if not networks:
         raise RequestError(f"{recipe.method.name} uses no teacher", fix="a recipe with a [teacher]")
-    caching = decide(session, session.method(networks), networks, ())
-    cached = [teacher_on(session, number, network, caching) for number, network in enumerate(networks)]
-    plan = f"{plan_line(caching)}; {figures.clock(caching.seconds)} to write"
-    folders = tuple(each.folder.as_posix() for each in cached)
-    found = {"answers": caching.answers, "missing": caching.missing, "bytes": caching.bytes}
+    caching = team.from_main(lambda: decide(session, session.method(networks), networks, ()))
     if dry_run:
-        return CacheRun(plan, folders, {**found, "planned_seconds": round(caching.seconds, 1)})
-    if team.is_main:
-        screen.say(plan)
-    return CacheRun(plan_line(caching), folders, _written(session, cached, caching, screen, team))
-
-
-def _written(
-    session: Session, cached: list[CachedTeacher], caching: Caching, screen: Screen, team: Team
-) -> dict[str, Any]:
-    """Fills the caches; a signal stops it between two batches."""
-    line = CountLine(screen, "cache", caching.answers, 0.0)
+        cached = [teacher_on(session, number, network, caching) for number, network in enumerate(networks)]
+        found = {"answers": caching.answers, "missing": caching.missing, "bytes": caching.bytes}
+        planned = {**found, "planned_seconds": round(caching.seconds, 1)}
+        return CacheRun(_plan(caching), tuple(each.folder.as_posix() for each in cached), planned)
+    shown = screen if team.is_main else silent()
+    shown.say(_plan(caching))
     interruption = Interruption()
 
-    def say(done: int, of: int) -> None:
-        if team.is_main:
-            line.say(done)
-        if interruption.signal_number is not None:
-            raise Interrupted(
-                interruption.signal_number,
-                "stopped on request; whole shards are stored",
-                fix="the same command",
-            )
+    def stop_if_asked() -> None:
+        number = interruption.signal_number
+        if number is not None:
+            raise Interrupted(number, "stopped on request; whole shards are stored", fix="the same command")
 
-    try:
-        with interruption.listening():
-            filled = fill(
-                cached,
-                caching,
-                workers=session.machine.workers,
-                batch_size=session.machine.micro_batch or BATCH,
-                part=(team.rank, team.size),
-                device=session.machine.device,
-                progress=say,
-            )
-    finally:
-        line.close()
-    team.wait()
-    if team.is_main:
-        line.finish(filled.written, filled.seconds)
-    return filled.stored()
+    with interruption.listening():
+        _, filled = write(session, networks, caching, shown, team, 0.0, stop_if_asked)
+    team.part()
+    return CacheRun(plan_line(caching), filled.folders, filled.stored())
+
+
+def _plan(caching: Caching) -> str:
+    return f"{plan_line(caching)}; {figures.clock(caching.seconds)} to write"
 
 
 def verified(folder: str | Path, screen: Screen | None) -> Verified:

@@ -13,7 +13,7 @@ from torch import nn
 
 from limbeck._fast.gain import gains_from_bf16
 from limbeck._fast.layout import has_pictures, refuses_channels_last
-from limbeck._fast.processor import can_compile, has_amx
+from limbeck._fast.processor import can_compile, gains_by_compiling
 from limbeck._run.live import LONG
 from limbeck.engine.settings import Machine
 from limbeck.errors import RequestError
@@ -114,10 +114,10 @@ def compilation(choice: Choice, recipe: Recipe, seconds: Iterable[float]) -> Cho
         recipe: what it says.
         seconds: of the phases, as planned.
     """
-    long = max(seconds, default=0.0) >= LONG
-    if recipe.machine.compile != "auto" or not long or not (_kind(choice.machine) == "cuda" or has_amx()):
+    device, long = choice.machine.device or "cpu", max(seconds, default=0.0) >= LONG
+    if recipe.machine.compile != "auto" or not long or not gains_by_compiling(device):
         return choice
-    if not can_compile(choice.machine.device or "cpu"):
+    if not can_compile(device):
         return replace(choice, notes=(*choice.notes, f"not compiled: {_NO_COMPILER}"))
     return replace(choice, machine=replace(choice.machine, compile=True))
 

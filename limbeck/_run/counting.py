@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import time
 
-from rich.live import Live
-from rich.text import Text
-
 from limbeck._run import figures
-from limbeck._run.screen import BAR, EVERY, REDRAW, Screen, beside
+from limbeck._run.screen import EVERY, REDRAW, LiveLine, Screen, bar
 
 
 class CountLine:
@@ -25,7 +22,7 @@ class CountLine:
         self.screen, self.name, self.total, self.after = screen, name, total, after
         self.began: tuple[float, int] | None = None
         self.spoke = time.monotonic()
-        self.line: Live | None = None
+        self.line = LiveLine(screen)
 
     def say(self, done: int) -> None:
         """So many are done; drawn now and then."""
@@ -42,29 +39,13 @@ class CountLine:
         if not self.screen.live:
             self.screen.say(f"{self.name} {head} left {figures.clock(left + self.after)}")
             return
-        filled = round(BAR * done / max(self.total, 1))
-        text = f"{self.name:<9}{head}  [{'#' * filled}{'-' * (BAR - filled)}]"
+        text = f"{self.name:<9}{head}  {bar(done / max(self.total, 1))}"
         right = f"{speed:,.0f}/s  {figures.clock(left)}, all {figures.clock(left + self.after)}"
-        self._draw(beside(text, right, self.screen.width - 1))
-
-    def _draw(self, text: str) -> None:
-        if self.line is None:
-            console = self.screen.console
-            self.line = Live(
-                console=console,
-                auto_refresh=False,
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            self.line.start()
-        self.line.update(Text(text, no_wrap=True), refresh=True)
+        self.line.draw(text, right)
 
     def close(self) -> None:
         """Takes the live line away."""
-        if self.line is not None:
-            self.line.stop()
-            self.line = None
+        self.line.close()
 
     def finish(self, now: int, seconds: float) -> None:
         """The line of the phase that is over.

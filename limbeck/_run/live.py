@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from limbeck._fast.choosing import Fast, wanted
+from limbeck._fast.processor import can_compile, gains_by_compiling
 from limbeck._run.caching import Caching, Repeating
 from limbeck.task import move
 from limbeck.teacher import Teacher
@@ -36,9 +37,8 @@ def compiled_where_long(session: Session, fast: Fast, seconds: float) -> Fast:
     """The same steps, and compiling where the phase is long enough and the device gains by it."""
     if session.recipe.machine.teacher != "auto" or not fast.names() or seconds < LONG:
         return fast
-    device, task = session.machine.device or "cpu", session.splits.task
-    batch = task.batch(session.example())
-    return replace(fast, compile=wanted(session.teacher(), batch, task, device, long=True).compile)
+    device = session.machine.device or "cpu"
+    return replace(fast, compile=gains_by_compiling(device) and can_compile(device))
 
 
 def rehearsed(

@@ -9,14 +9,12 @@ from typing import Literal
 from torch import nn
 
 from limbeck._run import figures, live
-from limbeck._run.caching import Filled, fill, teacher_on
-from limbeck._run.counting import CountLine
+from limbeck._run.caching import Filled, write
 from limbeck._run.folder import RunFolder
 from limbeck._run.listeners import Diary, Several, Trackers
 from limbeck._run.screen import Screen
 from limbeck._run.session import Prepared, Session, resolved
 from limbeck._run.team import Team
-from limbeck.cache import BATCH
 from limbeck.data.dataset import Dataset
 from limbeck.engine import Fit, evaluate, fit
 from limbeck.engine.interruption import Interruption
@@ -99,27 +97,10 @@ class Runner:
             if stay is not None and stay != self.prepared.fast:
                 self.folder.settle(resolved(replace(self.prepared, fast=stay)))
             return sources
-        cached = [teacher_on(session, number, network, caching) for number, network in enumerate(networks)]
-        line = CountLine(self.screen, "cache", caching.answers, self._after("cache"))
-
-        def say(done: int, of: int) -> None:
-            line.say(done)
-            self.stop_if_asked()
-
-        try:
-            self.filled = fill(
-                cached,
-                caching,
-                workers=session.machine.workers,
-                batch_size=session.machine.micro_batch or BATCH,
-                part=(self.team.rank, self.team.size),
-                device=session.machine.device,
-                progress=say,
-            )
-        finally:
-            line.close()
-        self.team.wait()
-        line.finish(self.filled.written, self.filled.seconds)
+        after = self._after("cache")
+        cached, self.filled = write(
+            session, networks, caching, self.screen, self.team, after, self.stop_if_asked
+        )
         return cached
 
     def _read(self, number: int, network: nn.Module) -> Trained:

@@ -120,7 +120,7 @@ def _facts(session: Session, run: Mapping[str, Any]) -> CardFacts:
         results=[
             {"metric": name, "value": value, "split": run["score"]["split"]} for name, value in score.items()
         ],
-        library_version=limbeck.__version__,
+        version=limbeck.__version__,
     )
 
 

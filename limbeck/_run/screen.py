@@ -16,7 +16,7 @@ from limbeck.engine.listener import EpochEnd, Listener, StageStart, StepEnd
 
 EVERY = 30.0  # seconds between two lines of a long epoch in a pipe
 REDRAW = 0.1  # seconds between two states of the live line
-BAR = 12
+_BAR = 12
 
 
 class Screen:
@@ -85,6 +85,44 @@ def beside(left: str, right: str, width: int) -> str:
     return f"{left}{right.rjust(max(width - len(left), len(right) + 1))}"
 
 
+def bar(share: float) -> str:
+    """`[####--------]`, of a share from 0 to 1."""
+    filled = round(_BAR * min(share, 1.0))
+    return f"[{'#' * filled}{'-' * (_BAR - filled)}]"
+
+
+class LiveLine:
+    """One line of a terminal that is drawn again and again.
+
+    Args:
+        screen: where.
+    """
+
+    def __init__(self, screen: Screen) -> None:
+        self.screen = screen
+        self._line: Live | None = None
+
+    def draw(self, left: str, right: str) -> None:
+        """Two texts in place of what stood there, the second at the right edge."""
+        if self._line is None:
+            self._line = Live(
+                console=self.screen.console,
+                auto_refresh=False,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._line.start()
+        text = beside(left, right, self.screen.width - 1)
+        self._line.update(Text(text, no_wrap=True), refresh=True)
+
+    def close(self) -> None:
+        """Takes the line away."""
+        if self._line is not None:
+            self._line.stop()
+            self._line = None
+
+
 class PhaseLine(Listener):
     """Draws what the loop tells of one phase."""
 
@@ -100,7 +138,7 @@ class PhaseLine(Listener):
         self.speed = 0.0
         self.samples, self.since = 0, time.monotonic()
         self.last: EpochEnd | None = None
-        self.line: Live | None = None
+        self.line = LiveLine(screen)
 
     def on_stage(self, event: StageStart) -> None:
         """Remembers the stage's name, shown where there are several."""
@@ -168,30 +206,16 @@ class PhaseLine(Listener):
         return f"{self.name} {self._head()} {' '.join(text.split())} left {figures.clock(left + self.after)}"
 
     def _draw(self, text: str) -> None:
-        filled = round(BAR * min((self.done + self.part) / self.epochs, 1.0))
         left = self._left()
         speed = self.samples / max(time.monotonic() - self.since, 1e-9)
         right = f"{speed:,.0f}/s  {figures.clock(left)}, all {figures.clock(left + self.after)}"
-        bar = f"[{'#' * filled}{'-' * (BAR - filled)}]"
-        start = f"{self.name:<9}{self._head()}  {bar}  "
+        start = f"{self.name:<9}{self._head()}  {bar((self.done + self.part) / self.epochs)}  "
         room = max(self.screen.width - len(start) - len(right) - 2, 0)
-        if self.line is None:
-            self.line = Live(
-                console=self.screen.console,
-                auto_refresh=False,
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            self.line.start()
-        shown = f"{start}{text[:room]}"
-        self.line.update(Text(beside(shown, right, self.screen.width - 1), no_wrap=True), refresh=True)
+        self.line.draw(f"{start}{text[:room]}", right)
 
     def close(self) -> None:
         """Takes the live line away."""
-        if self.line is not None:
-            self.line.stop()
-            self.line = None
+        self.line.close()
 
     def finish(self, seconds: float, score: float | None, done: int) -> None:
         """The live line becomes the final one.

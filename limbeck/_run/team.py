@@ -26,7 +26,7 @@ class Team:
         """What the main process decides, in all of them; what it raises is raised in all."""
         if self.size == 1:
             return decide()
-        PartialState(cpu=not torch.cuda.is_available())
+        self._join()
         told: list[Any] = [None, None]
         if self.is_main:
             try:
@@ -42,10 +42,15 @@ class Team:
     def wait(self) -> None:
         """Until every process is here."""
         if self.size > 1:
+            self._join()
             torch.distributed.barrier()
 
     def part(self) -> None:
         """The end of working together: the main process goes on alone."""
-        if self.size > 1 and torch.distributed.is_initialized():
-            torch.distributed.barrier()
+        if self.size > 1:
+            self.wait()
             torch.distributed.destroy_process_group()
+
+    def _join(self) -> None:
+        """Makes the group of processes, unless there is one."""
+        PartialState(cpu=not torch.cuda.is_available())

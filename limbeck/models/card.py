@@ -26,7 +26,7 @@ class CardFacts:
         license: identifier of its licence.
         tags: further words to find it by.
         results: measured scores, as `{"metric": "accuracy", "value": 0.86, "split": "test"}`.
-        library_version: version of limbeck.
+        version: version of limbeck.
     """
 
     name: str | None = None
@@ -42,7 +42,7 @@ class CardFacts:
     license: str | None = None
     tags: Sequence[str] = ()
     results: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
-    library_version: str | None = None
+    version: str | None = None
 
 
 #: The task's name on the Hub by what the inputs are and what the output means.
@@ -95,7 +95,7 @@ def plain(text: str) -> str:
 
 
 def _made_by(facts: CardFacts) -> list[str]:
-    return [f"made with limbeck {facts.library_version}"] if facts.library_version else []
+    return [f"made with limbeck {facts.version}"] if facts.version else []
 
 
 def _front_matter(facts: CardFacts, name: str, library: str, pipeline: str | None) -> list[str]:

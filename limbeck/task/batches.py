@@ -92,6 +92,13 @@ def num_samples(batch: Mapping[str, Any]) -> int:
     return len(first)
 
 
+def device_of_inputs(inputs: Any) -> torch.device:
+    """Where the first tensor of nested inputs is; the processor where there is none."""
+    while isinstance(inputs, (Mapping, list, tuple)):
+        inputs = next(iter(inputs.values() if isinstance(inputs, Mapping) else inputs))
+    return inputs.device if isinstance(inputs, Tensor) else torch.device("cpu")
+
+
 def first_samples(batch: Mapping[str, Any], number: int) -> dict[str, Any]:
     """The first samples of a batch in normal form; what has not one row a sample stays as it is."""
     samples = num_samples(batch)

@@ -11,13 +11,11 @@ from torch import nn
 from limbeck import Losses, Method
 from limbeck._clock import PARTS
 from limbeck.engine import Machine, Training, fit
-from limbeck.engine.interruption import Interruption
-from limbeck.engine.listener import Listener
 from limbeck.errors import Interrupted
 from limbeck.methods.kd import KD
 from limbeck.methods.peer_mutual_kd import PeerMutualKD
 from limbeck.methods.semckd import SemCKD
-from tests.engine.tiny import CARD, Staged, Supervised, cnn, data, mlp, pictures
+from tests.engine.tiny import CARD, Staged, StopAfter, Supervised, cnn, data, mlp, pictures
 
 SETTINGS = Training(epochs=3, batch_size=8, learning_rate=0.05)
 
@@ -32,16 +30,6 @@ class Pause(nn.Module):
     def forward(self, inputs):
         time.sleep(self.seconds)
         return inputs
-
-
-class StopAfter(Listener):
-    def __init__(self, steps):
-        self.left, self.interruption = steps, Interruption()
-
-    def on_step(self, event):
-        self.left -= 1
-        if self.left == 0:
-            self.interruption.signal_number = 2
 
 
 def numel(module):

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from limbeck import Card, Losses, Method, Record, Stage, Update
 from limbeck.data.dataset import ArrayDataset
+from limbeck.engine import Listener
+from limbeck.engine.interruption import Interruption
 
 CARD = Card(
     slug="tiny",
@@ -93,6 +95,18 @@ class Deciding(Supervised):
             if score <= best:
                 return
             best = score
+
+
+class StopAfter(Listener):
+    """Asks to stop after so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.left, self.interruption = steps, Interruption()
+
+    def on_step(self, event: Any) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.interruption.signal_number = 2
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:

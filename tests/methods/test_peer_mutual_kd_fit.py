@@ -6,29 +6,15 @@ import pytest
 import torch
 
 from limbeck.engine import Machine, Training, evaluate, fit
-from limbeck.engine.interruption import Interruption
-from limbeck.engine.listener import Listener
 from limbeck.errors import Interrupted, RunError
 from limbeck.methods.peer_mutual_kd import PeerMutualKD
-from tests.engine.tiny import cnn, data, mlp, pictures, same, weights
+from tests.engine.tiny import StopAfter, cnn, data, mlp, pictures, same, weights
 
 ORDERS = ("simultaneous", "sequential", "own_batch")
 
 
 def cohort(order, **settings):
     return PeerMutualKD([cnn(seed=2), cnn(seed=3)], cnn(seed=1), order=order, **settings)
-
-
-class StopAfter(Listener):
-    """Asks to stop after so many steps."""
-
-    def __init__(self, steps):
-        self.left, self.interruption = steps, Interruption()
-
-    def on_step(self, event):
-        self.left -= 1
-        if self.left == 0:
-            self.interruption.signal_number = 2
 
 
 @pytest.mark.parametrize("order", ORDERS)

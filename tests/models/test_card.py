@@ -33,7 +33,7 @@ def test_every_fact_has_its_place():
         limits=["not measured on photographs"],
         base_model=["timm/resnet18"],
         license="mit",
-        library_version="0.1.0",
+        version="0.1.0",
         results=[{"metric": "accuracy", "value": 0.87, "split": "test"}],
     )
     text = write_card(facts, **GIVEN)
@@ -67,7 +67,7 @@ def test_the_hub_understands_it():
         name="quickstart", dataset="fashion-small", results=[{"metric": "accuracy", "value": 0.87}]
     )
     data = hub.ModelCard(write_card(facts, **GIVEN)).data
-    assert data.library_name == "limbeck"
+    assert data.to_dict()["library_name"] == "limbeck"
     assert data.eval_results[0].metric_value == 0.87
 
 
