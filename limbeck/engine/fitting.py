@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 
 from limbeck._clock import Clock, part
+from limbeck._fast.memory import freed_memory_kept
 from limbeck.data.dataset import Dataset, as_dataset
 from limbeck.data.loader import Loader
 from limbeck.engine.cost import cost_of
@@ -123,7 +124,8 @@ class _Loop:
         self.trained: dict[int, torch.nn.Parameter] = {}
         torch.manual_seed(self.seed * 1_000_003 + self.accelerator.process_index * 7919 + 17)
         self.method.history, self.method.scores = self.progress.history, self.progress.scores
-        self._stages()
+        with freed_memory_kept(self.accelerator.device):
+            self._stages()
         return self._result()
 
     # -- stages --------------------------------------------------------------------------------------
