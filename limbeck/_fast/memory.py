@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,5 +45,4 @@ def _glibc() -> ctypes.CDLL | None:
         name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ
     ):
         return None
-    library = ctypes.CDLL(None)
-    return library if hasattr(library, "gnu_get_libc_version") else None
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
