@@ -14,9 +14,10 @@ import pytest
 import typer
 
 from limbeck import cli
-from limbeck._run import completion, console, figures
+from limbeck._run import completion, console
 from limbeck._run.console import Manner
-from limbeck._run.tables import Table
+from limbeck._show import figures
+from limbeck._show.tables import Table
 
 ROOT = Path(__file__).parent.parent
 
@@ -256,7 +257,9 @@ def test_colours_only_on_a_terminal_without_no_color(monkeypatch: pytest.MonkeyP
 
 def test_what_no_one_foresaw_is_one_line_unless_debug_is_given() -> None:
     code = (
-        "import sys, limbeck.cli as cli\ncli.listings.list_recipes = lambda: 1 / 0\ncli.main(sys.argv[1:])\n"
+        "import sys, limbeck.cli as cli\n"
+        "cli.lists.listings.list_recipes = lambda: 1 / 0\n"
+        "cli.main(sys.argv[1:])\n"
     )
     for words, lines in ((["recipes"], 2), (["recipes", "--debug"], 10)):
         done = subprocess.run(

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from limbeck._measure.timing import _percentile, file_size, latencies, latency, parameters, processor
 from limbeck.errors import RequestError
-from limbeck.measure import _percentile, file_size, latencies, latency, parameters, processor
 
 
 def test_tied_parameters_count_once():

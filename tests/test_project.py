@@ -26,7 +26,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # A part (a module or folder at the top of the package) imports parts of its own row or of rows above it.
 ROWS = (
-    ("_clock", "errors"),
+    ("_clock", "_show", "errors"),
     ("losses", "record", "statistics"),
     ("_taps", "adaptors", "ensemble", "taps", "task"),
     ("data",),
@@ -37,9 +37,14 @@ ROWS = (
     ("methods",),
     ("models",),
     ("engine",),
-    ("_contract", "contract", "export", "integrations", "measure"),
+    ("_export", "_measure"),
+    ("_contract", "contract", "integrations"),
     ("_recipe", "recipe", "recipes"),
-    ("_run", "run"),
+    ("_report",),
+    ("_run",),
+    ("_check", "_compare"),
+    ("run",),
+    ("_cli",),
     ("cli",),
     ("__main__",),
 )

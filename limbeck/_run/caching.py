@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from limbeck._run import figures
 from limbeck._run.counting import CountLine
 from limbeck._run.screen import Screen
 from limbeck._run.team import Team
+from limbeck._show import figures
 from limbeck.cache import BATCH, CachedTeacher, Store, free_bytes
 from limbeck.data.views import view_number
 from limbeck.errors import RequestError

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from limbeck._run import figures
 from limbeck._run.caching import Caching, decide, plan_line, teacher_on, write
 from limbeck._run.counting import CountLine
 from limbeck._run.job import default_screen
 from limbeck._run.screen import Screen, silent
 from limbeck._run.session import open_session
 from limbeck._run.team import Team
+from limbeck._show import figures
 from limbeck.cache import Verified, verify
 from limbeck.engine.interruption import Interruption
 from limbeck.errors import Interrupted, RequestError

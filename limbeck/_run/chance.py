@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from limbeck._run import figures
+from limbeck._show import figures
 from limbeck.data.dataset import Dataset
 from limbeck.engine.evaluation import statistics
 from limbeck.errors import RequestError

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from limbeck._run import figures
-from limbeck._run.tables import Table
+from limbeck._show import figures
+from limbeck._show.tables import Table
 
 #: Rows of the table, by the key under which run.json keeps a network.
 ROWS = (

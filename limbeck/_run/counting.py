@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from limbeck._run import figures
 from limbeck._run.screen import EVERY, REDRAW, LiveLine, Screen, bar
+from limbeck._show import figures
 
 
 class CountLine:

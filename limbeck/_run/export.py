@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from limbeck._export.onnx import export_onnx
 from limbeck._run.folder import RunFolder
 from limbeck._run.session import Session
 from limbeck.data.dataset import Dataset
 from limbeck.engine import evaluate
 from limbeck.errors import RunError, require
-from limbeck.export import export_onnx
 
 _BATCH = 256
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from limbeck import measure
+from limbeck._measure import timing
 from limbeck._run import closing, networks
 from limbeck._run.export import Exported, export
 from limbeck._run.folder import RunFolder
@@ -145,7 +145,7 @@ def _scores(session: Session, network: nn.Module, data: Dataset) -> dict[str, An
     return {
         "score": found[task.score_name],
         "scores": found,
-        "parameters": measure.parameters(network),
+        "parameters": timing.parameters(network),
         "bytes": networks.stored_bytes(network),
     }
 
@@ -165,7 +165,7 @@ def _measured(session: Session, finals: Mapping[str, Final], exported: list[Expo
     runtimes = {made.key: made.runtime for made in exported}
     slowest = max(_seconds(call) for call in calls.values())
     runs, warmups = (_RUNS, _WARMUPS) if slowest < _SLOW else (_RUNS // 10, _WARMUPS // 10)
-    found = measure.latencies(calls, runs=runs, warmups=warmups, threads=1, runtimes=runtimes)
+    found = timing.latencies(calls, runs=runs, warmups=warmups, threads=1, runtimes=runtimes)
     abouts = {key: final.about for key, final in finals.items()} | {made.key: made.about for made in exported}
     for key, latency in found.items():
         abouts[key]["latency"] = latency.stored()

@@ -244,3 +244,16 @@ def opened(path: str | Path) -> RunFolder:
     if not folder.is_run:
         raise RequestError(f"{path} is no run: it has no {_RESOLVED}", fix="limbeck distill RECIPE makes one")
     return folder
+
+
+def newest() -> RunFolder:
+    """The run under `runs/` that was begun or went on last.
+
+    Raises:
+        RequestError: there is none.
+    """
+    found = [RunFolder(path) for path in RUNS.iterdir() if path.is_dir()] if RUNS.is_dir() else []
+    runs = [folder for folder in found if folder.is_run]
+    if not runs:
+        raise RequestError(f"there is no run in {RUNS}", fix="limbeck distill quickstart")
+    return max(runs, key=lambda folder: (folder.path / _FIGURES).stat().st_mtime)

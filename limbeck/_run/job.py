@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 import limbeck
-from limbeck._run import figures, machine
+from limbeck._run import machine
 from limbeck._run.caching import Caching, figures_of, plan_line
 from limbeck._run.finish import finish
 from limbeck._run.folder import RUNS, RunFolder, choose
@@ -26,6 +26,7 @@ from limbeck._run.result import Run
 from limbeck._run.screen import Screen, silent
 from limbeck._run.session import Prepared, Session, open_session, prepare, resolved
 from limbeck._run.team import Team
+from limbeck._show import figures
 from limbeck.engine.cost import peak_memory
 from limbeck.engine.interruption import Interruption
 from limbeck.errors import Interrupted, RequestError, RunError

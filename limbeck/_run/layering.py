@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from limbeck._run.listings import Listing
-from limbeck._run.tables import Table
+from limbeck._show.tables import Table
 from limbeck.errors import RequestError
 from limbeck.models.folder import load
 from limbeck.models.registry import check_spec, prepare

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from limbeck._run import figures
 from limbeck._run.folder import RunFolder
+from limbeck._show import figures
 from limbeck.engine.listener import EpochEnd, Listener, StageStart, StepEnd
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from limbeck._recipe.shelf import measured, method_entries, recipe_names, recipe_text
-from limbeck._run.tables import Table
+from limbeck._show.tables import Table
 
 TEACHER = {
     "none": "not used",

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 import limbeck
+from limbeck._measure.timing import processor
 from limbeck._recipe import sections
 from limbeck.engine.settings import Machine
-from limbeck.measure import processor
 from limbeck.recipe import Recipe
 
 _VERSIONS = (

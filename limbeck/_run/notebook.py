@@ -6,9 +6,9 @@ import importlib
 import sys
 from typing import Any
 
-from limbeck._run import figures
 from limbeck._run.screen import PhaseLine, Screen
-from limbeck._run.tables import Table
+from limbeck._show import figures
+from limbeck._show.tables import Table
 from limbeck.engine.listener import EpochEnd, StepEnd
 
 _HEAD = ("phase", ">epoch", ">validation", "terms", ">time")

@@ -8,13 +8,14 @@ from typing import Literal
 
 from torch import nn
 
-from limbeck._run import figures, live
+from limbeck._run import live
 from limbeck._run.caching import Filled, write
 from limbeck._run.folder import RunFolder
 from limbeck._run.listeners import Diary, Several, Trackers
 from limbeck._run.screen import Screen
 from limbeck._run.session import Prepared, Session, resolved
 from limbeck._run.team import Team
+from limbeck._show import figures
 from limbeck.data.dataset import Dataset
 from limbeck.engine import Fit, evaluate, fit
 from limbeck.engine.interruption import Interruption

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from limbeck._run import figures
 from limbeck._run.screen import beside
+from limbeck._show import figures
 
 WIDTH = 80
 MOST_LINES = 12

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from limbeck._run import closing
 from limbeck._run.folder import opened
-from limbeck._run.tables import Table
+from limbeck._show.tables import Table
 from limbeck.errors import RequestError
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from limbeck._run import console, figures
+from limbeck._run import console
 from limbeck._run.console import Manner
+from limbeck._show import figures
 from limbeck.engine.listener import EpochEnd, Listener, StageStart, StepEnd
 
 EVERY = 30.0  # seconds between two lines of a long epoch in a pipe

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from limbeck import measure
 from limbeck._fast.steps import Fast
+from limbeck._measure import timing
 from limbeck._recipe.sections import MethodChoice, Network, TapNames
 from limbeck._run import cost, live, machine, networks
 from limbeck._run.caching import Caching, decide
@@ -283,7 +283,7 @@ def prepare(session: Session) -> Prepared:
         live.compiled_where_long(session, fast, costs["distil"].seconds),
         choice.text(),
         list(dict.fromkeys([*recipe.notes(), *choice.notes, *notes, *data.notes])),
-        {role: [measure.parameters(network) for network in found] for role, found in roles.items()},
+        {role: [timing.parameters(network) for network in found] for role, found in roles.items()},
         {role: [networks.stored_bytes(network) for network in found] for role, found in roles.items()},
     )
 

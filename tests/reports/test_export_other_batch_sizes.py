@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from limbeck._export.onnx import export_onnx
 from limbeck.errors import RunError
-from limbeck.export import export_onnx
 from limbeck.models import Preprocessed, Preprocessing
 
 for package in ("onnx", "onnxruntime", "onnxscript"):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from limbeck.measure import file_size, parameters
+from limbeck._measure.timing import file_size, parameters
 from limbeck.models import load, prepare, save_student
 
 MODULE = """

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from limbeck._export.onnx import FILE, export_onnx
 from limbeck.errors import RequestError, RunError
-from limbeck.export import FILE, export_onnx
 from limbeck.models import Preprocessed, Preprocessing, prepare
 
 onnx = pytest.importorskip("onnx")

@@ -1,0 +1,1 @@
+"""Files for the device, each kept only after it ran in its own runtime and agreed."""
