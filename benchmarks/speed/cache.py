@@ -8,8 +8,7 @@ reading   milliseconds that a batch of 64 answers takes, and its share of limbec
           (`cached_fp32` and `default` of kd_step.py); all alternate
 bytes     on disk for each sample, of outputs over 1,000 classes
 memory    of a fresh process that reads records in random order, from a cache and from one ten times as
-          large, in MB: `anonymous` is its own, `resident` counts mapped pages of the files too, which
-          the system takes back when it needs them
+          large, in MB: `anonymous` is its own, `resident` all that it holds
 """
 
 from __future__ import annotations

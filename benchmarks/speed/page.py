@@ -115,8 +115,7 @@ def _cache(found: Mapping[str, Any]) -> Iterable[str]:
     if "memory" in found:
         growth = found["memory"]["growth_at_10_x"]
         said = ", ".join(f"{name} {value:+.0f} MB" for name, value in growth.items())
-        yield f"- Memory while reading, with ten times as many records: {said}. Resident memory counts pages"
-        yield "  of files that the system may take back; limbeck gives them back now and then."
+        yield f"- Memory while reading, with ten times as many records: {said}."
 
 
 def _sizes(found: Mapping[str, Any]) -> Iterable[tuple[str, int]]:

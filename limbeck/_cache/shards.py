@@ -1,14 +1,14 @@
-"""The shard files of a cache: numpy arrays of records, written whole or not at all, read by memory map."""
+"""The shard files of a cache: numpy arrays of records, written whole or not at all, read record by record."""
 
 from __future__ import annotations
 
-import mmap
 import os
 import sys
+import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -17,8 +17,6 @@ from limbeck.errors import RunError
 
 #: A shard has at most so many records and so many bytes: what a kill loses, and what is held while writing.
 _RECORDS, _BYTES = 4096, 32 << 20
-#: Bytes of shards that were read and may stay in memory; the system reads so many around a record.
-_MAPPED, _READ_AROUND = 256 << 20, 64 << 10
 #: Shards that stay open: each holds a file.
 _OPEN = 512
 _MAGIC = b"\x93NUMPY\x02\x00"
@@ -38,8 +36,8 @@ class Shards:
     def __init__(self, folder: Path, dtype: np.dtype[Any], number: int) -> None:
         self.folder, self.dtype, self.number = folder, dtype, number
         self.size = max(16, min(_RECORDS, _BYTES // dtype.itemsize))
-        self._mapped: OrderedDict[tuple[int, int], tuple[mmap.mmap, Rows]] = OrderedDict()
-        self._touched = 0
+        self._files: OrderedDict[tuple[int, int], tuple[BinaryIO, int]] = OrderedDict()
+        weakref.finalize(self, _close, self._files)
 
     def __len__(self) -> int:
         return -(-self.number // self.size)
@@ -97,12 +95,16 @@ class Shards:
             FileNotFoundError: a shard is not written yet.
             RunError: a shard is damaged; the message names file and record.
         """
-        rows = np.empty(len(places), self.dtype)
-        shards = places // self.size
-        for view, shard in sorted(set(zip(views.tolist(), shards.tolist(), strict=True))):
-            chosen = np.flatnonzero((views == view) & (shards == shard))
-            rows[chosen] = self._map(view, shard)[places[chosen] - shard * self.size]
-        self._let_go(len(rows))
+        size = self.dtype.itemsize
+        raw = bytearray()
+        for view, place in zip(views.tolist(), places.tolist(), strict=True):
+            shard, number = divmod(place, self.size)
+            file, start = self._file(view, shard)
+            record = _read_at(file, size, start + number * size)
+            if len(record) < size:
+                raise self._damaged(self.path(view, shard), f"it ends before record {number}")
+            raw += record
+        rows = np.frombuffer(raw, self.dtype, len(places))
         damaged = first_damaged(rows, views.tolist(), places.tolist())
         if damaged is not None:
             view, place = int(views[damaged]), int(places[damaged])
@@ -113,7 +115,10 @@ class Shards:
 
     def check(self, view: int, shard: int) -> None:
         """Checks every byte of a shard; raises as `read`."""
-        rows, span = np.array(self._open(view, shard)[1]), self.span(shard)
+        span = self.span(shard)
+        file, _ = self._open(view, shard)
+        with file:
+            rows = np.frombuffer(file.read(), self.dtype, len(span))
         damaged = first_damaged(rows, [view] * len(span), span)
         if damaged is not None:
             raise self._damaged(self.path(view, shard), f"record {damaged} has a wrong checksum")
@@ -123,38 +128,29 @@ class Shards:
         folders = [path.name.removeprefix("view-") for path in self.folder.glob("view-*") if path.is_dir()]
         return sorted(int(name) for name in folders if name.lstrip("-").isdigit())
 
-    def _map(self, view: int, shard: int) -> Rows:
-        """A shard in memory as far as it is read; of very many, the least used one is let go."""
+    def _file(self, view: int, shard: int) -> tuple[BinaryIO, int]:
+        """The open file of a shard and where its records begin; of very many, the least used is closed."""
         key = (view, shard)
-        if key not in self._mapped:
-            self._mapped[key] = self._open(view, shard)
-            if len(self._mapped) > _OPEN:
-                self._mapped.popitem(last=False)
-        self._mapped.move_to_end(key)
-        return self._mapped[key][1]
+        if key not in self._files:
+            self._files[key] = self._open(view, shard)
+            if len(self._files) > _OPEN:
+                self._files.popitem(last=False)[1][0].close()
+        self._files.move_to_end(key)
+        return self._files[key]
 
-    def _let_go(self, records: int) -> None:
-        """Now and then gives back the memory that was read, so that it does not grow with the cache."""
-        self._touched += records * max(self.dtype.itemsize, _READ_AROUND)
-        if self._touched < _MAPPED or sys.platform == "win32":  # Windows takes pages back by itself
-            return
-        self._touched = 0
-        for file, _ in self._mapped.values():
-            file.madvise(mmap.MADV_DONTNEED)
-
-    def _open(self, view: int, shard: int) -> tuple[mmap.mmap, Rows]:
-        """Maps a shard after its size and its head were compared byte by byte with what they must be."""
+    def _open(self, view: int, shard: int) -> tuple[BinaryIO, int]:
+        """Opens a shard at its first record, after size and head were compared with what they must be."""
         path, number = self.path(view, shard), len(self.span(shard))
         head = self._head(number)
         needed = len(head) + number * self.dtype.itemsize
-        with open(path, "rb") as file:
-            found, given = os.fstat(file.fileno()).st_size, file.read(len(head))
-            if found != needed:
-                raise self._damaged(path, f"it has {found:,} bytes, needed {needed:,}")
-            if given != head:
-                raise self._damaged(path, "its head is not that of this cache")
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return mapped, np.frombuffer(mapped, self.dtype, number, len(head))
+        file = open(path, "rb", buffering=0)  # noqa: SIM115 (it stays open)
+        found, given = os.fstat(file.fileno()).st_size, file.read(len(head))
+        if found == needed and given == head:
+            return file, len(head)
+        file.close()
+        if found != needed:
+            raise self._damaged(path, f"it has {found:,} bytes, needed {needed:,}")
+        raise self._damaged(path, "its head is not that of this cache")
 
     def _head(self, number: int) -> bytes:
         """The first bytes of a shard: those of a `.npy` file, the same with any version of numpy."""
@@ -166,6 +162,19 @@ class Shards:
 
     def _damaged(self, path: Path, how: str) -> RunError:
         return RunError(f"{path} is damaged: {how}", fix="delete this file; the next run writes it again")
+
+
+def _close(files: Mapping[Any, tuple[BinaryIO, int]]) -> None:
+    for file, _ in files.values():
+        file.close()
+
+
+def _read_at(file: BinaryIO, size: int, offset: int) -> bytes:
+    """Bytes of a file; where the system can, without moving its position, which forked processes share."""
+    if sys.platform == "win32":
+        file.seek(offset)
+        return file.read(size)
+    return os.pread(file.fileno(), size, offset)
 
 
 def damages(shards: Shards, views: Iterable[int], say: Callable[[int], None]) -> Iterator[str]:
