@@ -36,7 +36,7 @@ def page(results: Path = RESULTS) -> str:
     """The page from the results that are there."""
     found = {
         name: json.loads(path.read_text("utf-8"))
-        for name in ("kd_step", "cache", "end_to_end", "defaults")
+        for name in ("kd_step", "cache", "end_to_end", "precision", "defaults")
         for path in [results / f"{name}.json"]
         if path.is_file()
     }
@@ -45,6 +45,7 @@ def page(results: Path = RESULTS) -> str:
         ("kd_step", _steps),
         ("end_to_end", _wall),
         ("cache", _cache),
+        ("precision", _precision),
         ("defaults", _defaults),
     ):
         if name in found:
@@ -116,6 +117,29 @@ def _cache(found: Mapping[str, Any]) -> Iterable[str]:
         growth = found["memory"]["growth_at_10_x"]
         said = ", ".join(f"{name} {value:+.0f} MB" for name, value in growth.items())
         yield f"- Memory while reading, with ten times as many records: {said}."
+
+
+def _precision(found: Mapping[str, Any]) -> Iterable[str]:
+    yield from ("## Precision and layout by network", "", _command(found), "")
+    yield _paragraph(
+        f"A step relative to float32, {found['settings']['threads']} threads, {_machine(found)}. Networks are "
+        "ordered by their operations for each number that the layers write, by which limbeck decides."
+    )
+    yield from (
+        "",
+        "| network | operations | channels_last | bf16 | both | both, forward alone |",
+        "|---|---:|---:|---:|---:|---:|",
+    )
+    for name, network in sorted(found["networks"].items(), key=lambda item: item[1]["operations"]):
+        train, infer = network["train"]["ratio"], network["infer"]["ratio"]
+        ratios = [
+            train["channels_last"],
+            train["bf16"],
+            train["bf16_channels_last"],
+            infer["bf16_channels_last"],
+        ]
+        shown = " | ".join(f"{ratio:.2f}" for ratio in ratios)
+        yield f"| {name} | {network['operations']:.0f} | {shown} |"
 
 
 def _sizes(found: Mapping[str, Any]) -> Iterable[tuple[str, int]]:
