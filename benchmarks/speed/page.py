@@ -122,8 +122,8 @@ def _cache(found: Mapping[str, Any]) -> Iterable[str]:
 def _precision(found: Mapping[str, Any]) -> Iterable[str]:
     yield from ("## Precision and layout by network", "", _command(found), "")
     yield _paragraph(
-        f"A step relative to float32, {found['settings']['threads']} threads, {_machine(found)}. Networks are "
-        "ordered by their operations for each number that the layers write, by which limbeck decides."
+        f"A step relative to float32, {found['settings']['threads']} threads, {_machine(found)}. Ordered by "
+        "their operations for each number that the layers write, by which limbeck decides."
     )
     yield from (
         "",
