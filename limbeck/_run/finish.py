@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from limbeck._measure import timing
 from limbeck._run import closing, networks
@@ -18,7 +18,7 @@ from limbeck._run.saving import save
 from limbeck._run.screen import Screen
 from limbeck._run.session import Prepared, Session
 from limbeck.data.dataset import Dataset
-from limbeck.engine import evaluate
+from limbeck.engine.evaluation import statistics
 
 _RUNS, _WARMUPS = 200, 20
 _SLOW = 0.05  # seconds of a call from which fewer are timed
@@ -31,10 +31,12 @@ class Final:
     Args:
         network: with its chosen weights, on the processor, in eval.
         about: what run.json says of it.
+        answers: what the task measured of every sample, in the order of the data.
     """
 
     network: nn.Module
     about: dict[str, Any] = field(default_factory=dict)
+    answers: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def finish(
@@ -101,12 +103,12 @@ def _tested(session: Session, done: Mapping[str, Trained], data: Dataset, split:
         if trained.fit is not None:
             method = trained.fit.load("last")
             method.scores = trained.fit.scores
-            about["last"] = _scores(session, method.deployable(), data)
+            about["last"] = _final(session, method.deployable(), data).about
             method = trained.fit.load("chosen")
             method.scores = trained.fit.chosen_scores
             about |= {"chosen_epoch": trained.fit.chosen_epoch, "epochs": len(trained.fit.history)}
         network = trained.method.deployable()
-        finals[key] = Final(network, about | _scores(session, network, data))
+        finals[key] = _final(session, network, data, about)
         if key == "distilled":
             finals |= _trained_along(session, trained, data, finals)
     if "distilled" in finals and finals["distilled"].about.get("epochs"):
@@ -134,20 +136,24 @@ def _trained_along(
     network = trained.method.networks().get("teacher")
     if network is None or any(key.startswith("teacher") for key in finals):
         return {}
-    return {"teacher": Final(network, {**_scores(session, network, data), "note": "trained along"})}
+    return {"teacher": _final(session, network, data, {"note": "trained along"})}
 
 
-def _scores(session: Session, network: nn.Module, data: Dataset) -> dict[str, Any]:
-    """What the data say of a network; it is on the processor afterwards."""
+def _final(
+    session: Session, network: nn.Module, data: Dataset, about: Mapping[str, Any] | None = None
+) -> Final:
+    """A network with what the data say of it; it is on the processor afterwards."""
     task = session.splits.task
-    found = evaluate(network.to(session.machine.device), data, task)
+    answers = statistics(network.to(session.machine.device), data, task)
+    found = task.score(answers)
     network.to("cpu").eval()
-    return {
+    scores = {
         "score": found[task.score_name],
         "scores": found,
         "parameters": timing.parameters(network),
         "bytes": networks.stored_bytes(network),
     }
+    return Final(network, {**(about or {}), **scores}, answers)
 
 
 def _first(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -76,10 +76,19 @@ class Classification(Task):
         }
 
     def measure(self, output: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """`target` [B], `predicted` [B], `negative_log_likelihood` [B] (0 where unlabelled)."""
+        """`target` [B], `predicted` [B], its probability `confidence` [B], and `negative_log_likelihood` [B].
+
+        The last is 0 where there is no label.
+        """
         targets, _ = self._labels(output, batch)
-        nll = F.cross_entropy(_wide(output), targets.clamp(min=-1), ignore_index=-1, reduction="none")
-        return {"target": targets, "predicted": output.argmax(1), "negative_log_likelihood": nll}
+        logits = _wide(output)
+        nll = F.cross_entropy(logits, targets.clamp(min=-1), ignore_index=-1, reduction="none")
+        return {
+            "target": targets,
+            "predicted": output.argmax(1),
+            "confidence": logits.softmax(1).amax(1),
+            "negative_log_likelihood": nll,
+        }
 
     def score(self, statistics: Mapping[str, Tensor]) -> dict[str, float]:
         """`accuracy` (0..1) and mean `loss` over the labelled samples."""
