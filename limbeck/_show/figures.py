@@ -37,6 +37,16 @@ def latency(seconds: float) -> str:
     return f"{milliseconds:.{digits}f} ms"
 
 
+def latency_short(seconds: float) -> str:
+    """A latency at the axis of a picture: no digit that does not count."""
+    return f"{seconds * 1e3:.3g} ms"
+
+
+def is_share(kind: str) -> bool:
+    """Whether the scores of a kind of tasks are shares from 0 to 1."""
+    return kind in _SHARES
+
+
 def part(seconds: float, of: float) -> str:
     """A part of a time without its unit, which is `unit` of the whole.
 
