@@ -30,6 +30,11 @@ def _cifar(depth: int, widths: tuple[int, ...] | None = None) -> Entry:
     return Entry("limbeck.models.cifar:cifar_resnet", fixed, "ResNet for 32x32 pictures")
 
 
+def _wide(depth: int, widen: int) -> Entry:
+    about = f"wide ResNet for 32x32 pictures, {widen} x"
+    return Entry("limbeck.models.wide:wide_resnet", {"depth": depth, "widen": widen}, about)
+
+
 _FOUR_TIMES = (32, 64, 128, 256)
 
 #: The built-in networks, in the order in which lists show them.
@@ -39,6 +44,14 @@ BUILT_IN: dict[str, Entry] = {
     "mlp": Entry("limbeck.models.small:mlp", {}, "perceptron for rows of numbers"),
     **{f"resnet{depth}": _cifar(depth) for depth in (8, 14, 20, 32, 44, 56, 110)},
     **{f"resnet{depth}x4": _cifar(depth, _FOUR_TIMES) for depth in (8, 32)},
+    **{f"wrn{depth}-{widen}": _wide(depth, widen) for depth, widen in ((16, 1), (16, 2), (40, 1), (40, 2))},
+    **{
+        f"vgg{depth}": Entry("limbeck.models.vgg:vgg", {"depth": depth}, "VGG for 32x32 pictures")
+        for depth in (8, 11, 13, 16, 19)
+    },
+    "mobilenetv2": Entry("limbeck.models.mobile:mobilenet_v2", {}, "half as wide, for 32x32 pictures"),
+    "shufflenetv1": Entry("limbeck.models.shuffle:shufflenet_v1", {}, "for 32x32 pictures"),
+    "shufflenetv2": Entry("limbeck.models.shuffle:shufflenet_v2", {}, "for 32x32 pictures"),
 }
 
 _LIBRARIES: dict[str, Source] = {"timm": "timm", "torchvision": "torchvision", "hf": "hf"}

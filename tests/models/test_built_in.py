@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from limbeck.errors import RequestError
-from limbeck.models import build, built_in_names
+from limbeck.models import build, built_in_names, cifar, vgg, wide
+from limbeck.models.blocks import PaddedShortcut
+from limbeck.models.shuffle import shuffled
 
 
 def parameters(network):
@@ -24,6 +26,14 @@ def parameters(network):
         ("resnet110", 1_736_564),
         ("resnet8x4", 1_233_540),
         ("resnet32x4", 7_433_860),
+        ("wrn16-2", 703_284),
+        ("wrn40-1", 569_780),
+        ("wrn40-2", 2_255_156),
+        ("vgg8", 3_965_028),
+        ("vgg13", 9_462_180),
+        ("mobilenetv2", 812_836),
+        ("shufflenetv1", 949_258),
+        ("shufflenetv2", 1_355_528),
     ],
 )
 def test_cifar_networks_have_the_published_number_of_parameters(name, published):
@@ -55,14 +65,65 @@ def test_the_small_student_is_a_twentieth_of_its_teacher():
     assert (teacher, student) == (1_209_834, 54_298)
 
 
-@pytest.mark.parametrize("name", ["resnet-small", "cnn-tiny", "resnet8"])
+#: One of each family.
+FAMILIES = [
+    "resnet-small",
+    "cnn-tiny",
+    "resnet8",
+    "wrn16-1",
+    "vgg8",
+    "mobilenetv2",
+    "shufflenetv1",
+    "shufflenetv2",
+]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize(("channels", "size"), [(1, 28), (3, 32), (3, 64), (1, 8)])
 def test_pictures_of_any_size_and_colour(name, channels, size):
     network = build(name, num_classes=7, channels=channels, size=size)
     assert network(torch.rand(2, channels, size, size)).shape == (2, 7)
 
 
-@pytest.mark.parametrize("name", ["resnet-small", "cnn-tiny", "resnet8"])
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        ("wrn16-2", [(32, 32, 32), (64, 16, 16), (128, 8, 8)]),
+        ("vgg8", [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4), (512, 4, 4)]),
+        ("mobilenetv2", [(12, 16, 16), (16, 8, 8), (48, 4, 4), (160, 2, 2)]),
+        ("shufflenetv1", [(240, 16, 16), (480, 8, 8), (960, 4, 4)]),
+        ("shufflenetv2", [(116, 16, 16), (232, 8, 8), (464, 4, 4)]),
+    ],
+)
+def test_stages_of_the_other_families(name, shapes):
+    network = build(name, num_classes=10, channels=3, size=32)
+    taps = [f"layer{number}" for number in range(1, len(shapes) + 1)]
+    seen = {}
+    for tap in taps:
+        network.get_submodule(tap).register_forward_hook(
+            lambda _m, _i, output, tap=tap: seen.update({tap: tuple(output.shape[1:])})
+        )
+    network(torch.rand(2, 3, 32, 32))
+    assert [seen[tap] for tap in taps] == shapes
+
+
+def test_a_shuffle_takes_the_channels_of_the_groups_in_turn():
+    value = torch.arange(6).view(1, 6, 1, 1)
+    assert shuffled(value, 2).flatten().tolist() == [0, 3, 1, 4, 2, 5]
+    assert shuffled(value, 3).flatten().tolist() == [0, 2, 4, 1, 3, 5]
+
+
+def test_the_shortcut_without_parameters_is_the_picture_between_zeros():
+    network = build("resnet20", num_classes=10, channels=3, size=32, options={"shortcut": "padding"})
+    assert parameters(network) == 269_722  # as published for CIFAR-10 (He et al. 2015, table 6: 0.27 million)
+    value = torch.rand(2, 16, 8, 8)
+    found = PaddedShortcut(16, 32, 2)(value)
+    assert torch.equal(found[:, 8:24], value[:, :, ::2, ::2])
+    assert not found[:, :8].any()
+    assert not found[:, 24:].any()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 def test_nothing_overwrites_what_a_layer_returned(name):
     network = build(name, num_classes=3, channels=1, size=28)
     kept = []
@@ -88,6 +149,8 @@ def test_a_perceptron_takes_rows_and_pictures():
         ("cnn-tiny", {"widths": [16, 32]}, "needed 4 numbers"),
         ("cnn-tiny", {"widths": [16, 32, 0, 8]}, "at least 1"),
         ("resnet20", {"depth": 26}, "no option 'depth'"),
+        ("resnet20", {"shortcut": "none"}, "option shortcut = 'none'"),
+        ("mobilenetv2", {"width": 0.01}, "at least 0.1"),
         ("mlp", {"dropout": 1.5}, "dropout = 1.5"),
         ("mlp", {"dropout": "a"}, "option dropout = 'a'"),
     ],
@@ -95,6 +158,17 @@ def test_a_perceptron_takes_rows_and_pictures():
 def test_wrong_options_are_refused(name, options, message):
     with pytest.raises(RequestError, match=message):
         build(name, num_classes=10, channels=1, size=28, options=options)
+
+
+def test_wrong_sizes_are_refused():
+    with pytest.raises(RequestError, match="needed 6 n \\+ 4"):
+        wide.wide_resnet(num_classes=10, depth=20, widen=2)
+    with pytest.raises(RequestError, match="widen = 0"):
+        wide.wide_resnet(num_classes=10, depth=16, widen=0)
+    with pytest.raises(RequestError, match="needed 6 n \\+ 2"):
+        cifar.cifar_resnet(num_classes=10, depth=21)
+    with pytest.raises(RequestError, match="needed one of 8, 11, 13, 16, 19"):
+        vgg.vgg(num_classes=10, depth=12)
 
 
 def test_a_network_for_pictures_refuses_rows():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from limbeck.errors import RequestError
@@ -158,18 +158,38 @@ def test_a_function_may_bring_its_preprocessing(tmp_path, monkeypatch):
 # -- trained weights that are not in the repository ---------------------------------------------------------
 
 
-def test_published_weights_have_our_names_and_reach_their_score():
-    root = Path(os.environ.get("LIMBECK_DATA", "absent"))
-    weights = root / "weights" / "cifar100_resnet56.safetensors"
-    if not weights.is_file():
-        pytest.skip("LIMBECK_DATA names no folder with weights/cifar100_resnet56.safetensors")
+def shown(root: Path, name: str, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first test pictures of a CIFAR set, each class as often, and their labels."""
     np = pytest.importorskip("numpy")
     image = pytest.importorskip("PIL.Image")
-    sheet = np.asarray(image.open(sorted((root / "cifar100").glob("test-*.webp"))[0]))
-    sheet = sheet.reshape(100, 32, 50, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3)[:500]
+    sheet = np.asarray(image.open(sorted((root / name).glob("test-*.webp"))[0]))
+    sheet = sheet.reshape(100, 32, 50, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3)[:number]
     pixels = torch.from_numpy(sheet.copy()).permute(0, 3, 1, 2).float() / 255
-    labels = torch.from_numpy(np.load(root / "cifar100" / "labels.npz")["test"][:500].astype("int64"))
-    built = prepare("resnet56", num_classes=100, inputs=pixels, weights=weights, normalize="cifar100")
+    return pixels, torch.from_numpy(np.load(root / name / "labels.npz")["test"][:number].astype("int64"))
+
+
+@pytest.mark.parametrize(
+    ("file", "model", "data", "classes", "normalize", "options", "accuracy"),
+    [
+        ("cifar100_resnet56", "resnet56", "cifar100", 100, "cifar100", {}, 0.680),
+        ("cifar10_resnet20", "resnet20", "cifar10", 10, "imagenet", {"shortcut": "padding"}, 0.917),
+        ("cifar10_resnet56", "resnet56", "cifar10", 10, "imagenet", {"shortcut": "padding"}, 0.934),
+    ],
+)
+def test_published_weights_load_and_reach_their_score(
+    tmp_path, file, model, data, classes, normalize, options, accuracy
+):
+    root = Path(os.environ.get("LIMBECK_DATA", "absent"))
+    weights = root / "weights" / f"{file}.safetensors"
+    if not weights.is_file():
+        pytest.skip(f"LIMBECK_DATA names no folder with weights/{file}.safetensors")
+    state = load_file(weights)  # some files call the last layer `linear`
+    renamed = tmp_path / "teacher.safetensors"
+    save_file({name.replace("linear.", "fc."): value for name, value in state.items()}, renamed)
+    pixels, labels = shown(root, data, 500)
+    built = prepare(
+        model, num_classes=classes, inputs=pixels, weights=renamed, normalize=normalize, options=options
+    )
     with torch.inference_mode():
         right = (built.network.eval()(pixels).argmax(1) == labels).float().mean()
-    assert float(right) == pytest.approx(0.68, abs=0.06)
+    assert float(right) == pytest.approx(accuracy, abs=0.06)
