@@ -20,7 +20,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Found:
-    """A finding: code, "error" or "warning", what it is called, this case of it, place, fix, and why it matters."""
+    """A finding: code, "error" or "warning", its name, this case of it, place, fix, why it matters."""
 
     code: str
     severity: str
@@ -164,14 +164,23 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A small picture as a data address, with its size in pixels."""
+
+    address: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
 class Dispute:
     """A sample on which teacher and student differ.
 
     Args:
         sample: its position in the split.
         true: its class.
-        answers: of the networks.
-        picture: as a data address; None for what is no picture.
+        answers: of teacher and student, and of others behind them.
+        picture: None for what is no picture.
         text: of the sample, where it is one.
         values: of its columns, where it is a row.
     """
@@ -179,7 +188,7 @@ class Dispute:
     sample: int
     true: str
     answers: Sequence[Answer]
-    picture: str | None = None
+    picture: Picture | None = None
     text: str | None = None
     values: Sequence[tuple[str, str]] = ()
 
