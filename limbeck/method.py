@@ -6,7 +6,7 @@ import copy
 from abc import ABC
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -160,7 +160,8 @@ class Method(nn.Module, ABC):
         example: one batch, which sizes adaptors and checks the taps; needed by methods that read layers.
     """
 
-    card: ClassVar[Card]
+    #: Of the class; a combination has one of its own.
+    card: Card
     progress = _SetByLoop("step / steps  # 0 to 1")
     epoch = _SetByLoop("epoch  # counted from 1")
     epochs = _SetByLoop("epochs")

@@ -18,6 +18,9 @@ METHODS: dict[str, str] = {
     "sskd": "limbeck.methods.sskd:SSKD",
 }
 
+#: Several of them at once; it takes methods in place of networks, so no recipe names it.
+COMBINATION = "limbeck.methods.combination:Combination"
+
 
 def resolve(name: str) -> type[Method]:
     """The class of a method.
@@ -61,7 +64,7 @@ def _checked(name: str, found: Any) -> type[Method]:
 
 def __getattr__(name: str) -> Any:
     """The class by its own name: `from limbeck.methods import KD`."""
-    for target in METHODS.values():
+    for target in (*METHODS.values(), COMBINATION):
         module, _, attribute = target.partition(":")
         if attribute == name:
             return getattr(importlib.import_module(module), name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
-from typing import Any, ClassVar, Literal, final, get_args
+from typing import Any, Literal, final, get_args
 
 import torch
 from torch import Tensor, nn
@@ -92,7 +92,7 @@ class PeerMutualKD(Method):
             q log(eps + q / (p + eps)) at T = 1, whose gradient dies under confident disagreement.
     """
 
-    card: ClassVar[Card] = Card(
+    card = Card(
         slug="peer_mutual_kd",
         title="Peer-mutual KD",
         paper="Niyaz, Bathula. Augmenting Knowledge Distillation With Peer-To-Peer Mutual Learning For Model "
