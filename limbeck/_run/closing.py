@@ -61,7 +61,7 @@ def verdict(run: Mapping[str, Any]) -> str:
     for key, word in (("parameters", "smaller"), ("latency_seconds", "faster")):
         ratio = teacher[key] / student[key] if teacher.get(key) and student.get(key) else 1.0
         if ratio > _NOTABLE:
-            parts.append(f"{_times(ratio)} {word}")
+            parts.append(f"{times(ratio)} {word}")
     text = f"{' and '.join(parts)} than its teacher" if parts else ""
     if alone.get("score") is None or student.get("score") is None:
         return f"{text}." if text else ""
@@ -74,7 +74,8 @@ def verdict(run: Mapping[str, Any]) -> str:
     return text
 
 
-def _times(ratio: float) -> str:
+def times(ratio: float) -> str:
+    """A ratio in words."""
     return f"{ratio:.0f} x" if ratio >= 10 else f"{ratio:.1f} x"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from limbeck._measure import timing
-from limbeck._run import closing, networks
+from limbeck._run import closing, evidence, networks
 from limbeck._run.export import Exported, export
 from limbeck._run.folder import RunFolder
 from limbeck._run.phases import Trained
@@ -75,6 +75,7 @@ def finish(
     for made in exported:
         found["networks"][made.key] = made.about
     found["files"] = save(prepared, folder, finals, done, {**folder.figures(), **found}, exported)
+    found["evidence"] = evidence.keep(folder, session.splits, data, finals)
     measured = f"{len(finals) + len(exported)} models measured"
     files = f"{len(exported)} file{'s' if len(exported) != 1 else ''} exported and checked, "
     screen.finished("finish", (files if exported else "") + measured, time.monotonic() - began)

@@ -22,6 +22,7 @@ from limbeck._run.folder import RUNS, RunFolder, choose
 from limbeck._run.notebook import NotebookScreen, notebook
 from limbeck._run.phases import Runner
 from limbeck._run.plan import Part, Plan, free_disk
+from limbeck._run.reporting import finished_page
 from limbeck._run.result import Run
 from limbeck._run.screen import Screen, silent
 from limbeck._run.session import Prepared, Session, open_session, prepare, resolved
@@ -130,7 +131,9 @@ def _execute(
             trained = sum(phase.fit.seconds for phase in done.values() if phase.fit is not None)
             seconds = trained + time.monotonic() - finishing
         ended = {"state": "finished", "finished": _now(), "seconds": round(seconds, 1)}
-        folder.write_figures({**folder.figures(), **found, **ended})
+        run = {**folder.figures(), **found, **ended, "files": [*found["files"], "report.html"]}
+        finished_page(folder, run)
+        folder.write_figures(run)
         folder.log(f"done in {figures.clock(seconds)}")
     return Run.open(folder.path)
 
@@ -208,7 +211,7 @@ def _parts(prepared: Prepared) -> list[Part]:
         how = "" if recipe.method.taps else " (proposed)"
         pair = " > ".join(" ".join(session.taps[side]) for side in ("teacher", "student"))
         parts.append(Part("layers", f"{pair}{how}"))
-    parts.append(Part("finish", "test once, export, measure", _finish_seconds(prepared)))
+    parts.append(Part("finish", "test once, export, measure, report", _finish_seconds(prepared)))
     return parts
 
 

@@ -30,7 +30,7 @@ def tokenize(
         raise RequestError("data.text needs a tokenizer", fix='data.tokenizer = "FOLDER or NAME"')
     if not 1 <= len(parts["train"]) <= 2:
         raise RequestError(f"data.text names {len(parts['train'])} columns; one text or a pair can be read")
-    made = _load(tokenizer)
+    made = load_tokenizer(tokenizer)
     encoded = {
         part: dict(
             made(
@@ -49,7 +49,8 @@ def tokenize(
     }
 
 
-def _load(tokenizer: str) -> Any:
+def load_tokenizer(tokenizer: str) -> Any:
+    """A Hugging Face tokenizer by name or folder; `RequestError` where there is none."""
     transformers = require("transformers", "text", f"tokenizer {tokenizer!r}")
     path = Path(tokenizer).expanduser()
     if not path.is_dir() and (tokenizer.count("/") > 1 or tokenizer.startswith((".", "/", "~"))):

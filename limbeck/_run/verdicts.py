@@ -1,0 +1,148 @@
+"""The verdict on some runs: a sentence, four numbers, and what forbids to make more of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from limbeck._report.facts import Comparison, Found, Number
+from limbeck._run import closing
+from limbeck._run.settings import Settings, ToldRun
+from limbeck._show import figures
+
+_NOTABLE = 1.05  # times smaller or faster from which it is worth a word
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What stands at the top of a page."""
+
+    verdict: str
+    numbers: Sequence[Number]
+    seeds: str
+    warnings: Sequence[str]
+    findings: Sequence[Found]
+
+
+def judge(settings: Settings) -> Judged:
+    """The verdict on the best setting of the runs, by the score of the split that the table is about."""
+    taught = [group for group in settings.groups if settings.series(group) != "alone"]
+    best = max(taught or settings.groups, key=_mean)
+    run = best[0]
+    helped = settings.helped()
+    against = next((each for each in helped if each.name.startswith(f"{settings.label(best)} against")), None)
+    return Judged(
+        _sentence(settings, best, against),
+        _numbers(run, best, against),
+        _seeds(settings),
+        _warnings(settings, best, against),
+        [],
+    )
+
+
+def _mean(group: Sequence[ToldRun]) -> float:
+    return sum(float(run.network("distilled")["score"]) for run in group) / len(group)
+
+
+def _teacher(run: ToldRun) -> Mapping[str, Any]:
+    """The best teacher; nothing where there is none."""
+    return max((about for _, about in run.teachers()), key=lambda about: about["score"], default={})
+
+
+def _ratio(run: ToldRun, key: str) -> float | None:
+    above, below = _teacher(run).get(key), run.network("distilled").get(key)
+    return above / below if above and below else None
+
+
+def _sentence(settings: Settings, best: Sequence[ToldRun], against: Comparison | None) -> str:
+    run, kind = best[0], best[0].run["score"]["kind"]
+    several = len(settings.groups) > 1
+    name = f"The student by {settings.label(best)}" if several else "The student"
+    parts = []
+    for key, word in (("parameters", "smaller"), ("latency_seconds", "faster")):
+        ratio = _ratio(run, key)
+        if ratio is not None and ratio > _NOTABLE:
+            parts.append(f"{closing.times(ratio)} {word}")
+    told = [f"is {' and '.join(parts)} than its teacher"] if parts else []
+    if figures.is_share(kind) and _teacher(run).get("score"):
+        told.append(f"keeps {_kept(run, best)} of its {_score_name(run)}")
+    if against is not None:
+        side = "above" if against.mean >= 0 else "below"
+        told.append(f"scores {figures.points(kind, against.mean)} {side} the same student alone")
+    told = told or [f"reaches {figures.score(kind, _mean(best))} {_score_name(run)}"]
+    joined = " and ".join([", ".join(told[:-1]), told[-1]]) if len(told) > 1 else told[0]
+    return f"{name} {joined}."
+
+
+def _kept(run: ToldRun, best: Sequence[ToldRun]) -> str:
+    return f"{100 * _mean(best) / _teacher(run)['score']:.1f} %"
+
+
+def _score_name(run: ToldRun) -> str:
+    return str(run.run["score"]["name"]).replace("_", " ")
+
+
+def _numbers(run: ToldRun, best: Sequence[ToldRun], against: Comparison | None) -> list[Number]:
+    """Score kept, times smaller, times faster, points over the same student alone; those that are known."""
+    kind, student, teacher = run.run["score"]["kind"], run.network("distilled"), _teacher(run)
+    score = figures.score(kind, _mean(best))
+    found = []
+    if figures.is_share(kind) and teacher.get("score"):
+        beside = figures.score(kind, teacher["score"])
+        found.append(Number(_kept(run, best), f"of the teacher's {_score_name(run)}: {score} of {beside}"))
+    else:
+        found.append(Number(score, f"{_score_name(run)} of the student"))
+    for key, word, shown in (
+        ("parameters", "smaller", "{:,} parameters".format),
+        ("latency_seconds", "faster", figures.latency),
+    ):
+        ratio = _ratio(run, key)
+        if ratio is not None:
+            told = f"{word} than the teacher: {shown(student[key])} against {shown(teacher[key])}"
+            found.append(Number(closing.times(ratio), told.replace(" parameters against", " against")))
+        elif student.get(key):
+            found.append(
+                Number(
+                    shown(student[key]).removesuffix(" parameters"),
+                    "parameters" if key == "parameters" else "an answer",
+                )
+            )
+    if against is not None:
+        sign = "+" if against.mean >= 0 else "-"
+        value = figures.points(kind, against.mean).removesuffix(" points")
+        word = "points" if figures.is_share(kind) else "in score"
+        found.append(Number(f"{sign}{value}", f"{word} against the same student alone"))
+    return found
+
+
+def _seeds(settings: Settings) -> str:
+    """How many runs stand behind the figures."""
+    runs = figures.count(len(settings.runs), "run")
+    seeds = sorted({run.seed for run in settings.runs})
+    of = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))}"
+    split = settings.runs[0].run["score"]["split"]
+    chosen = "Checkpoints were chosen on validation data." if split == "test" else ""
+    return f"{runs}, {of}. {chosen}".strip()
+
+
+def _warnings(settings: Settings, best: Sequence[ToldRun], against: Comparison | None) -> list[str]:
+    """One seed, or a difference that may be chance."""
+    run, kind = best[0], best[0].run["score"]["kind"]
+    told = []
+    tie = against is not None and against.interval is not None and against.interval.holds_zero
+    if len(best) == 1:
+        alone = run.alone()
+        noise = None
+        if alone is not None and run.method != "plain":
+            noise = closing.chance(
+                kind, alone, run.network("distilled")["score"], run.run["score"]["samples"]
+            )
+        beside = "" if noise is None else f" A difference below {figures.points(kind, noise)} may be chance."
+        told.append(f"One seed.{beside} limbeck compare with several seeds tells more.")
+    if tie and against is not None:
+        told.append(f"{against.name[:1].upper()}{against.name[1:]} is a tie: the difference may be chance.")
+    if run.run["score"]["split"] != "test":
+        split = run.run["score"]["split"]
+        told.append(f"There was no test split: the scores are of {split} data, which were used before.")
+    return told
