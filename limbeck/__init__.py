@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     from limbeck.models.folder import load
     from limbeck.recipe import Recipe
     from limbeck.record import Losses, Record
-    from limbeck.run import Run, distill, list_layers, list_methods, list_recipes, verify_cache, write_cache
+    from limbeck.run import (
+        Run,
+        compare,
+        distill,
+        list_layers,
+        list_methods,
+        list_recipes,
+        verify_cache,
+        write_cache,
+    )
     from limbeck.task import Classification, Task
     from limbeck.teacher import Teacher
 
@@ -34,6 +43,7 @@ __all__ = [
     "Task",
     "Teacher",
     "Update",
+    "compare",
     "distill",
     "evaluate",
     "fit",
@@ -41,6 +51,7 @@ __all__ = [
     "list_methods",
     "list_recipes",
     "load",
+    "report",
     "verify_cache",
     "write_cache",
 ]
@@ -58,6 +69,7 @@ _HOME = {
     "Task": "limbeck.task",
     "Teacher": "limbeck.teacher",
     "Update": "limbeck.method",
+    "compare": "limbeck.run",
     "distill": "limbeck.run",
     "evaluate": "limbeck.engine",
     "fit": "limbeck.engine",
@@ -65,6 +77,7 @@ _HOME = {
     "list_methods": "limbeck.run",
     "list_recipes": "limbeck.run",
     "load": "limbeck.models.folder",
+    "report": "limbeck.run",
     "verify_cache": "limbeck.run",
     "write_cache": "limbeck.run",
 }

@@ -16,11 +16,22 @@ from limbeck.recipe import Recipe
 if TYPE_CHECKING:
     from torch import nn
 
+    from limbeck._compare.comparison import Comparison
     from limbeck._run.caching_ahead import CacheRun
+    from limbeck._run.reporting import Report
     from limbeck._run.screen import Screen
     from limbeck.cache import Verified
 
-__all__ = ["Run", "distill", "list_layers", "list_methods", "list_recipes", "verify_cache", "write_cache"]
+__all__ = [
+    "Run",
+    "compare",
+    "distill",
+    "list_layers",
+    "list_methods",
+    "list_recipes",
+    "verify_cache",
+    "write_cache",
+]
 
 
 def distill(
@@ -57,6 +68,64 @@ def distill(
         folder = job.unfinished(given, output)
         return _again(folder, (), None, resume=True, dry_run=dry_run, screen=screen)
     return job.start(given, source, output, dry_run=dry_run, screen=screen)
+
+
+def compare(
+    recipes: Recipe | str | Path | Sequence[Recipe | str | Path],
+    *,
+    seeds: int | Sequence[int] = 3,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    output: str | Path | None = None,
+    jobs: int = 1,
+    dry_run: bool = False,
+    screen: Screen | None = None,
+) -> Comparison:
+    """Runs recipes and the plain student under one budget with several seeds, and ranks them.
+
+    Each run has a folder of its own and goes on where it stopped; what is finished is not run again. A run
+    that fails does not stop the others. A teacher that is yet to be trained is trained once.
+
+    Args:
+        recipes: one or several, each as in `distill`; they share data, student, epochs and batch size.
+        seeds: how many, from 0, or which.
+        overrides: as in `distill`, for every recipe.
+        output: folder of the comparison; by default `runs/compare-NAMES`.
+        jobs: how many runs at once; they share the threads.
+        dry_run: only plans; nothing is written.
+        screen: where progress is shown.
+
+    Raises:
+        RequestError: the request was wrong; nothing was written.
+        Interrupted: a signal stopped it; the same call goes on.
+    """
+    several = [recipes] if isinstance(recipes, Recipe | str | Path) else list(recipes)
+    chosen = _seeds(seeds)
+    if not several:
+        raise RequestError(
+            "nothing to compare: no recipe is given", fix="limbeck recipes lists those there are"
+        )
+    if jobs < 1:
+        raise RequestError(f"--jobs {jobs}: at least one run at once", fix="--jobs 1")
+    for recipe in several:
+        if isinstance(recipe, str | Path) and Path(recipe, "recipe.toml").is_file():
+            raise RequestError(
+                f"{recipe} is a run; compare takes recipes", fix=f"{Path(recipe).as_posix()}/recipe.toml"
+            )
+    read = [_read(recipe, overrides) for recipe in several]
+    from limbeck._compare import job
+
+    return job.compare(read, seeds=chosen, output=output, jobs=jobs, dry_run=dry_run, screen=screen)
+
+
+def _seeds(seeds: int | Sequence[int]) -> list[int]:
+    """The seeds that are meant, each once."""
+    found = list(range(seeds)) if isinstance(seeds, int) else list(dict.fromkeys(seeds))
+    if not found or not all(0 <= seed < 2**32 for seed in found):
+        raise RequestError(
+            f"--seeds {seeds}: needed is at least one seed, from 0 to 2**32 - 1",
+            fix="--seeds 5, or --seeds 3,7",
+        )
+    return found
 
 
 def _read(recipe: Recipe | str | Path, overrides: Sequence[str] | Mapping[str, Any]) -> tuple[Recipe, str]:
@@ -153,6 +222,24 @@ def write_cache(
     from limbeck._run.caching_ahead import ahead
 
     return ahead(given, source, dry_run=dry_run, screen=screen)
+
+
+def report(
+    runs: str | Path | Run | Sequence[str | Path | Run] = (), *, output: str | Path | None = None
+) -> Report:
+    """Writes one self-contained HTML page about a run, or about several side by side.
+
+    Args:
+        runs: finished runs or their folders; the newest run unless given.
+        output: file of the page; by default `report.html` in the folder of the run, of several beside them.
+
+    Raises:
+        RequestError: a folder holds no finished run, scores of different kinds, or a file in the way.
+    """
+    from limbeck._run import reporting
+
+    given = [runs] if isinstance(runs, str | Path | Run) else runs
+    return reporting.report([each.folder if isinstance(each, Run) else each for each in given], output)
 
 
 def verify_cache(folder: str | Path, *, screen: Screen | None = None) -> Verified:

@@ -35,6 +35,7 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["tidy"] = words.tidy
     environment.globals |= {"figures": figures, "pictures": pictures, "words": words}
     style = (_TEMPLATES / "style.css").read_text("utf-8")
     made = environment.get_template("page.html").render(page=page, shown=_Shown(page), style=style)
@@ -105,9 +106,12 @@ class _Shown:
             return ordered, []
         return [*ordered[:_FEW], *ordered[-_FEW:]], ordered[_FEW:-_FEW][:_MOST]
 
-    def reach(self, rows: Sequence[ClassRow]) -> float:
-        """The largest change, for the length of the bars."""
-        return max(max(abs(row.change) for row in rows), 1e-9)
+    def reach(self, rows: Sequence[ClassRow]) -> tuple[float, float]:
+        """Where the bars of the changes begin, 0..1 from left to right, and the width of a change of 1."""
+        changes = [row.change for row in rows]
+        lost, gained = max(0.0, -min(changes)), max(0.0, max(changes))
+        whole = max(lost + gained, 1e-9)
+        return lost / whole, 1 / whole
 
     def longest(self, splits: Sequence[Split]) -> float:
         """Seconds of the longest step."""

@@ -39,6 +39,11 @@ def shortened(name: str, most: int = _NAME) -> str:
     return name if len(name) <= most else f"{name[: most - 3]}..."
 
 
+def plain(value: float) -> str:
+    """A number at an axis, without digits that do not count."""
+    return f"{value:.4g}"
+
+
 def share(kind: str) -> Callable[[float], str]:
     """How a score stands at an axis."""
     if figures.is_share(kind):
@@ -93,6 +98,8 @@ def _labels(models: Sequence[Model], places: Sequence[Point], width: float) -> l
             ("end", (x - 12, y + 4), (x - 12 - length, y - 8, x - 12, y + 8)),
             ("middle", (x, y - 13), (x - length / 2, y - 26, x + length / 2, y - 9)),
             ("middle", (x, y + 22), (x - length / 2, y + 10, x + length / 2, y + 26)),
+            ("end", (x + 8, y - 13), (x + 8 - length, y - 26, x + 8, y - 9)),
+            ("end", (x + 8, y + 22), (x + 8 - length, y + 10, x + 8, y + 26)),
         )
         free = next((one for one in tries if _is_free(one[2], taken, width)), None)
         if free is not None:
@@ -193,7 +200,10 @@ def helped(comparisons: Sequence[Comparison], kind: str) -> Markup:
         height = _TOP + 58.0 * len(comparisons) + 48
         across = Scale(low, high, 12.0, width - _RIGHT)
         bottom = height - _BOTTOM
-        parts = [line((across(0.0), 12.0), (across(0.0), bottom), "axis zero")]
+        parts = [
+            line((across(0.0), 12.0), (across(0.0), bottom), "axis zero"),
+            line((12.0, bottom), (width - _RIGHT, bottom), "axis"),
+        ]
         for value in across.ticks(8 if width > NARROW else 5):
             parts += [
                 line((across(value), bottom), (across(value), bottom + 4), "axis"),
@@ -234,7 +244,7 @@ def reliability(networks: Sequence[Calibration]) -> Markup:
         up = Scale(0.0, 1.0, height - _BOTTOM, _TOP)
         shown = share("classes")
         parts = axes(across, up, ("how sure it is", "how often it is right"), (shown, shown), (5, 5))
-        parts.append(line((across(0.0), up(0.0)), (across(1.0), up(1.0)), "axis zero"))
+        parts.append(line((across(0.0), up(0.0)), (across(1.0), up(1.0)), "axis"))
         for network in networks:
             places = [(across(each.confidence), up(each.accuracy)) for each in network.bins]
             parts.append(path(places, f"line thin c-{network.series}"))

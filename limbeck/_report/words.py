@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from limbeck._report.facts import (
@@ -18,7 +19,13 @@ from limbeck._report.facts import (
 from limbeck._report.pictures import shortened
 from limbeck._show import figures
 
+_FIGURE = re.compile(r"(?<=\d) (?=(?:x|%|points|ms|s|kB|MB|GB)(?!\w))")
 _TEACHER_PART = 0.005  # of a step, below which the teacher's share is not worth a sentence
+
+
+def tidy(text: str) -> str:
+    """A sentence of ours whose figures are not torn from their units at the end of a line."""
+    return _FIGURE.sub("\u00a0", text).replace("\u00a0x", "\u00d7")
 
 
 def name_of(text: str) -> str:
@@ -36,7 +43,8 @@ def trade_title(models: Sequence[Model], kind: str) -> str:
     fastest = min((model for model in models if model.seconds), key=lambda model: model.seconds or 0.0)
     time = figures.latency(fastest.seconds or 0.0)
     score = figures.score(kind, fastest.score)
-    return f"Fastest is {name_of(fastest.name.strip())}: {score} at {time} an answer"
+    name = f"the student {fastest.name}" if fastest.file else fastest.name
+    return f"Fastest is {name_of(name)}: {score} at {time} an answer"
 
 
 def helped_title(comparisons: Sequence[Comparison], kind: str) -> str:
@@ -46,8 +54,10 @@ def helped_title(comparisons: Sequence[Comparison], kind: str) -> str:
     word = "gains" if first.mean >= 0 else "loses"
     method, _, rest = first.name.partition(" against ")
     tail = ""
-    if first.interval is not None:
-        tail = ", which may be chance" if first.interval.holds_zero else ", more than chance gives"
+    if first.interval is not None and first.interval.holds_zero:
+        tail = ", which may be chance"
+    elif first.interval is not None and len(first.differences) > 1:
+        tail = ", more than chance gives"
     return f"{name_of(method)} {word} {gained} against {rest}{tail}"
 
 

@@ -162,7 +162,7 @@ def _files(run: Mapping[str, Any]) -> tuple[list[str], list[File]]:
             f"{latency['median']:.2f} ms" if latency else "",
             f"{latency['p95']:.2f} ms" if latency else "",
         ]
-        files.append(File(cells, about.get("verdict") or about.get("note", "")))
+        files.append(File(cells, about.get("verdict", "")))
     return head, files
 
 
@@ -236,7 +236,7 @@ def _changed(table: BaseModel, prefix: str) -> Iterator[tuple[str, str, str]]:
         if isinstance(value, BaseModel):
             yield from _changed(value, f"{prefix}{name}.")
         elif field.is_required():
-            yield f"{prefix}{name}", _told(value), "to be given"
+            yield f"{prefix}{name}", _told(value), ""
         elif value != (default := field.get_default(call_default_factory=True)):
             yield f"{prefix}{name}", _told(value), _told(default)
     if isinstance(table, MethodChoice):
@@ -288,4 +288,4 @@ def _facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     if machine.get("git"):
         changed = ", with changes" if machine["git"]["changed"] else ""
         told.append(("commit", f"{machine['git']['commit']}{changed}"))
-    return [*told, ("finished", run["finished"]), ("bits", run["plan"]["same"])]
+    return [*told, ("finished", run["finished"]), ("once more", run["plan"]["same"])]

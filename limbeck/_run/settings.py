@@ -132,7 +132,7 @@ class Settings:
         told = []
         for data, runs in _by(self.runs, lambda run: run.run["data"]["source"]).items():
             methods = ", ".join(dict.fromkeys(self.label(self.group_of(run)) for run in runs))
-            told.append(f"{_students(runs[0])}{_taught_by(runs[0])} by {methods}, on {data}")
+            told.append(f"{_students(runs[0])}{_taught_by(runs[0])} with {methods}, on {data}")
         return "; ".join(told)
 
     # -- the table -----------------------------------------------------------------------------------------
@@ -206,8 +206,8 @@ class Settings:
             how = "Fewer than three seeds: no interval over seeds."
             if interval is not None:
                 how = (
-                    f"{how} The one given is over the {group[0].run['score']['samples']:,} samples, paired: "
-                    "another seed may differ by more."
+                    f"{how} The one given is over the {group[0].run['score']['samples']:,} samples, paired; "
+                    "other seeds may differ by more."
                 )
         label = f"{self.label(group)} against {name}"
         return Comparison(self.series(group), label, paired, interval, how)
@@ -299,7 +299,7 @@ def _students(run: ToldRun) -> str:
 
 def _taught_by(run: ToldRun) -> str:
     names = [_teacher_name(run, key).partition(" ")[2] for key, _ in run.teachers()]
-    return f" taught by {', '.join(dict.fromkeys(name for name in names if name))}" if any(names) else ""
+    return f", taught by {', '.join(dict.fromkeys(name for name in names if name))}" if any(names) else ""
 
 
 def _same_data(one: ToldRun, other: ToldRun) -> bool:

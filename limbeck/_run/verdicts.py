@@ -112,7 +112,7 @@ def _numbers(run: ToldRun, best: Sequence[ToldRun], against: Comparison | None) 
         sign = "+" if against.mean >= 0 else "-"
         value = figures.points(kind, against.mean).removesuffix(" points")
         word = "points" if figures.is_share(kind) else "in score"
-        found.append(Number(f"{sign}{value}", f"{word} against the same student alone"))
+        found.append(Number(f"{sign}{value}", f"{word} against the same student trained alone"))
     return found
 
 
