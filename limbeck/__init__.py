@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         list_layers,
         list_methods,
         list_recipes,
+        report,
         verify_cache,
         write_cache,
     )

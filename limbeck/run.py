@@ -29,6 +29,7 @@ __all__ = [
     "list_layers",
     "list_methods",
     "list_recipes",
+    "report",
     "verify_cache",
     "write_cache",
 ]

@@ -69,6 +69,7 @@ def test_verbs_and_their_flags() -> None:
     assert flags == {
         "distill": ["--dry-run", "--output", "--resume", "--set"],
         "cache": ["--dry-run", "--set", "--verify"],
+        "report": ["--output"],
         "recipes": ["--schema"],
         "methods": [],
         "layers": ["--channels", "--classes", "--size"],

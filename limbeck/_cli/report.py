@@ -16,7 +16,7 @@ def report(
     context: typer.Context,
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN]...", help="Folders of finished runs; else the newest run."),
+        typer.Argument(metavar="RUN", help="Folders of finished runs; else the newest run."),
     ] = None,
     output: Annotated[
         str | None,
