@@ -36,7 +36,7 @@ Where = Callable[[toml.Path, bool], str]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 #: Outside the fingerprint: they change speed, names and files, not what is computed.
-_NOT_COMPUTED = {"name", "machine", "log", "export"}
+_NOT_COMPUTED = {"name", "alone", "machine", "log", "export"}
 
 
 class Recipe(BaseModel):
@@ -52,6 +52,7 @@ class Recipe(BaseModel):
 
     name: str = Field(examples=["quickstart"], description="Of the run; its folder is runs/NAME.")
     seed: int = Field(default=0, ge=0, lt=2**32, description="Of every draw: weights, order, augmentation.")
+    alone: bool = Field(default=True, description="Train the same student without a teacher, too.")
     data: Data
     teacher: TeacherNetwork | None = None
     teachers: list[TeacherNetwork] = Field(default_factory=list, description="Several, instead of [teacher].")
@@ -156,7 +157,7 @@ class Recipe(BaseModel):
     def fingerprint(self) -> str:
         """SHA-256 of all that can change a result.
 
-        [machine], [log] and [export] are left out, and where a cache lies and whether there is one.
+        Left out are name, alone, [machine], [log] and [export], where a cache lies and whether there is one.
         """
         kept = {key: value for key, value in self.model_dump().items() if key not in _NOT_COMPUTED}
         kept["cache"] = {key: kept["cache"][key] for key in ("dtype", "top_k", "temperatures")}

@@ -48,6 +48,7 @@ class Plan:
         chosen: what "auto" chose and why.
         notes: what was noticed; the first ones are shown, all are in the log.
         limits: bytes of memory and of free disk there are, by name.
+        most: lines that it may take.
     """
 
     head: str
@@ -60,6 +61,7 @@ class Plan:
     chosen: str
     notes: Sequence[str] = ()
     limits: Mapping[str, int] = field(default_factory=dict)
+    most: int = MOST_LINES
 
     @property
     def seconds(self) -> float:
@@ -67,15 +69,15 @@ class Plan:
         return sum(part.seconds or 0.0 for part in self.parts)
 
     def lines(self) -> list[str]:
-        """At most twelve lines of eighty columns; where it is much, parts have one line, then all has."""
+        """At most `most` lines of eighty columns; where it is much, parts have one line, then all has."""
         for most, of_facts in ((2, 3), (1, 3), (1, 2), (1, 1)):
             lines = self._lines(most, of_facts)
-            if len(lines) <= MOST_LINES:
+            if len(lines) <= self.most:
                 break
         for note in self.notes:
             more = _lines("note", note, None, 2)
-            lines += more if len(lines) + len(more) <= MOST_LINES else []
-        return lines[:MOST_LINES]
+            lines += more if len(lines) + len(more) <= self.most else []
+        return lines[: self.most]
 
     def _lines(self, most: int, of_facts: int) -> list[str]:
         title = f"plan for {self.folder}" + (f" ({self.kept})" if self.kept else "")

@@ -157,8 +157,8 @@ class Session:
 
     @property
     def compares(self) -> bool:
-        """Whether a student is trained alone too: always, unless that is all the recipe asks for."""
-        return self.chosen.method is not Plain
+        """Whether a student is trained alone too: as the recipe says, unless that is all it asks for."""
+        return self.recipe.alone and self.chosen.method is not Plain
 
     @property
     def labelled(self) -> int:

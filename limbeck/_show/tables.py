@@ -53,6 +53,13 @@ class Table:
             lines += [" " * before + rest for rest in folded[1:]]
         return "\n".join([*lines, *self.notes])
 
+    def markdown(self) -> str:
+        """A table of Markdown; what would end a cell or begin a tag is made harmless."""
+        side = ["---:" if name.startswith(">") else "---" for name in self.head]
+        head, *rows = [[_harmless(cell) for cell in row] for row in self._cells()]
+        lines = ["| " + " | ".join(row) + " |" for row in [head, side, *rows]]
+        return "\n".join([*lines, *(f"\n- {_harmless(note)}" for note in self.notes)])
+
     def html(self) -> str:
         """A table that inherits the colours of its page; every text is escaped."""
         side = ["right" if name.startswith(">") else "left" for name in self.head]
@@ -72,3 +79,7 @@ class Table:
 
     def _repr_html_(self) -> str:
         return self.html()
+
+
+def _harmless(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())

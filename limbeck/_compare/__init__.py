@@ -1,0 +1,1 @@
+"""Recipes against each other and against the plain student: several seeds, a leaderboard."""
