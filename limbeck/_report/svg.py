@@ -83,7 +83,7 @@ def picture(size: Point, title: str, about: str, parts: Sequence[Markup], class_
         xmlns="http://www.w3.org/2000/svg",
         viewBox=f"0 0 {width:.0f} {height:.0f}",
         role="img",
-        aria_label=f"{title}. {about}",
+        aria_label=title,
         class_=class_,
         style=f"max-width:{width:.0f}px",
     )
