@@ -94,7 +94,7 @@ def test_where_a_run_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     for name in ("a", "a-2"):
         Path("runs", name).mkdir(parents=True)
         Path("runs", name, "resolved.toml").touch()
-        Path("runs", name, "run.json").write_text('{"schema": 1, "state": "finished"}')
+        folders.RunFolder(Path("runs", name)).write_figures({"state": "finished"})
     chosen, said = folders.choose("a", None, "a.toml")
     assert (str(chosen), said) == ("runs/a-3", "a to a-2 are kept")
     Path("runs", "a-3").mkdir()

@@ -26,7 +26,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # A part (a module or folder at the top of the package) imports parts of its own row or of rows above it.
 ROWS = (
-    ("_clock", "_show", "errors"),
+    ("_clock", "_seal", "_show", "errors"),
     ("_findings",),
     ("losses", "record", "statistics"),
     ("_taps", "adaptors", "ensemble", "taps", "task"),

@@ -297,7 +297,7 @@ def test_a_second_process_is_refused_and_other_data_too(here: Path) -> None:
     process.send_signal(signal.SIGINT)
     process.communicate()
     Path("rows_of_test_run.py").write_text(ROWS.replace("seed(0)", "seed(1)"), encoding="ascii")
-    del sys.modules["rows_of_test_run"]
+    sys.modules.pop("rows_of_test_run", None)
     with pytest.raises(RequestError, match="are not those that runs/quick began with"):
         distill("runs/quick", resume=True, screen=silent())
 

@@ -1,8 +1,11 @@
-"""The folder of a run: its name, its lock, its files. Only checkpoints and exports write beside it."""
+"""The folder of a run: its name, its lock, its files. Only checkpoints and exports write beside it.
+
+run.json, resolved.toml and every line of metrics.jsonl are sealed: what a hand or a bad disk changed is
+refused by name. recipe.toml is a person's to edit: nothing is read from it here.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -13,12 +16,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from limbeck._seal import damaged, seal, seal_lines, text_of, unseal, unseal_lines
 from limbeck.errors import Interrupted, RequestError
 from limbeck.recipe import Recipe
 
 SCHEMA = 1
 RUNS = Path("runs")
 _RECIPE, _RESOLVED, _FIGURES = _FILES = ("recipe.toml", "resolved.toml", "run.json")
+_METRICS, _LOCK = "metrics.jsonl", ".lock"
 
 
 class RunFolder:
@@ -48,49 +53,60 @@ class RunFolder:
         return self.is_run and self.figures().get("state") == "finished"
 
     def figures(self) -> dict[str, Any]:
-        """What run.json says; empty where it is not written yet.
+        """What run.json says; empty where no run was begun.
 
         Raises:
-            RequestError: it is damaged, or of a newer version.
+            RequestError: it is missing, damaged, or of a newer version.
         """
         path = self.path / _FIGURES
         try:
-            found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+            text = text_of(path, self._copy)
         except FileNotFoundError:
+            if self.is_run:
+                raise RequestError(f"the run {self} has no {_FIGURES}", fix=self._copy) from None
             return {}
-        except ValueError as error:
+        found = unseal(text, path, self._copy)
+        if found["schema"] > SCHEMA:
             raise RequestError(
-                f"{path} is damaged: it is no JSON", fix="restore it, or start again elsewhere"
-            ) from error
-        if found.get("schema", 0) > SCHEMA:
-            raise RequestError(
-                f"{path} has schema {found['schema']}; this limbeck reads {SCHEMA}", fix="a newer limbeck"
+                f"{path} has schema {found['schema']}; this limbeck reads up to {SCHEMA}",
+                fix="the limbeck that wrote it, or a newer one",
             )
         return found
 
+    @property
+    def _copy(self) -> str:
+        """What to do where a file of the folder is not as it was written."""
+        return f"restore it from a copy, or begin again: limbeck distill {self}/{_RECIPE} --output {self}-new"
+
     def recipe(self) -> Recipe:
-        """The recipe with every choice made, as the run was begun with it."""
+        """The recipe with every choice made, as the run was begun with it.
+
+        Raises:
+            RequestError: the file was changed since; another recipe is another run.
+        """
         path = self.path / _RESOLVED
-        return Recipe.parse(path.read_text("utf-8"), str(path))
+        return Recipe.parse(unseal_lines(text_of(path, self._copy), path, self._copy), str(path))
 
     def begin(self, recipe: Recipe, resolved: Recipe, figures: Mapping[str, Any]) -> None:
-        """Makes the folder and what a resume needs; resolved.toml comes last and makes it a run."""
+        """Writes what a resume needs into the locked folder; resolved.toml comes last and makes it a run."""
         if not self.writes:
             return
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
             self.write(_RECIPE, recipe.source_text())
             self.write_figures(figures)
-            self.write(_RESOLVED, resolved.to_toml(defaults=True))
+            self.settle(resolved)
         except OSError as error:
-            raise RequestError(
-                f"the folder {self} cannot be written: {error.strerror or error}",
-                fix="--output with another folder",
-            ) from error
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> RequestError:
+        return RequestError(
+            f"the folder {self} cannot be written: {error.strerror or error}",
+            fix="--output with another folder",
+        )
 
     def settle(self, resolved: Recipe) -> None:
-        """Writes resolved.toml again, with what was found out since the run began."""
-        self.write(_RESOLVED, resolved.to_toml(defaults=True))
+        """Writes resolved.toml, again where something was found out since the run began."""
+        self.write(_RESOLVED, seal_lines(resolved.to_toml(defaults=True)))
 
     def write(self, name: str, text: str) -> None:
         """Writes a file whole or not at all."""
@@ -102,7 +118,7 @@ class RunFolder:
 
     def write_figures(self, figures: Mapping[str, Any]) -> None:
         """Writes run.json."""
-        self.write(_FIGURES, json.dumps({"schema": SCHEMA, **figures}, indent=1) + "\n")
+        self.write(_FIGURES, seal({"schema": SCHEMA, **figures}, indent=1))
 
     def log(self, text: str) -> None:
         """Adds lines to log.txt, each with its time."""
@@ -118,34 +134,52 @@ class RunFolder:
         """Adds an entry to metrics.jsonl."""
         if not self.writes:
             return
-        with open(self.path / "metrics.jsonl", "a", encoding="utf-8", newline="\n") as file:
-            file.write(json.dumps(entry) + "\n")
+        with open(self.path / _METRICS, "a", encoding="utf-8", newline="\n") as file:
+            file.write(seal(entry))
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The entries of metrics.jsonl; a line that a kill cut short is left out."""
+        """The entries of metrics.jsonl; of a run under way, without a last line that a kill cut short.
+
+        Raises:
+            RequestError: a line is damaged; the message has its number.
+        """
+        path = self.path / _METRICS
         try:
-            lines = (self.path / "metrics.jsonl").read_text("utf-8").splitlines()
+            *lines, rest = text_of(path, self._copy).split("\n")
         except FileNotFoundError:
             return []
-        return [json.loads(line) for line in lines if line.endswith("}")]
+        if rest and self.finished:
+            raise damaged(f"{path}:{len(lines) + 1}", self._copy)
+        return [unseal(f"{line}\n", f"{path}:{number}", self._copy) for number, line in enumerate(lines, 1)]
+
+    def mend_metrics(self) -> None:
+        """Takes the line that a kill cut short out of metrics.jsonl, so that the next does not join it."""
+        self._write_metrics(self.metrics())
 
     def replace_metrics(self, phase: str, history: list[dict[str, Any]]) -> None:
         """Makes the entries of a phase equal to the history that its checkpoints hold."""
         kept = [entry for entry in self.metrics() if entry["phase"] != phase]
-        lines = [json.dumps(entry) for entry in [*kept, *({"phase": phase, **entry} for entry in history)]]
-        self.write("metrics.jsonl", "".join(f"{line}\n" for line in lines))
+        self._write_metrics([*kept, *({"phase": phase, **entry} for entry in history)])
+
+    def _write_metrics(self, entries: list[dict[str, Any]]) -> None:
+        self.write(_METRICS, "".join(seal(entry) for entry in entries))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the folder against a second process; the system lets go when the process dies.
+        """Holds the folder, made if absent, against a second process; the system lets go when this one dies.
 
         Raises:
-            RequestError: another process holds it.
+            RequestError: another process holds it, or it cannot be written.
         """
         if not self.writes:
             yield
             return
-        with open(self.path / ".lock", "a+", encoding="ascii") as file:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = open(self.path / _LOCK, "a+", encoding="ascii")  # noqa: SIM115 - closed below
+        except OSError as error:
+            raise self._unwritable(error) from error
+        with file:
             if not _take(file):
                 file.seek(0)
                 owner = file.read().strip() or "another one"
@@ -209,16 +243,21 @@ def choose(name: str, output: str | Path | None, source: str) -> tuple[RunFolder
             raise RequestError(
                 f"{folder} holds a finished run, which is kept", fix="--output with another folder"
             )
-        return _free(folder, source), ""
+        return free(folder, source), ""
     folder, number = RunFolder(RUNS / name), 1
     while folder.finished:
         number += 1
         folder = RunFolder(RUNS / f"{name}-{number}")
     before = f"{name} is finished and kept" if number == 2 else f"{name} to {name}-{number - 1} are kept"
-    return _free(folder, source), before if number > 1 else ""
+    return free(folder, source), before if number > 1 else ""
 
 
-def _free(folder: RunFolder, source: str) -> RunFolder:
+def free(folder: RunFolder, source: str) -> RunFolder:
+    """The folder, if a new run may begin in it.
+
+    Raises:
+        RequestError: an unfinished run is there, or something that is no run.
+    """
     if folder.is_run:
         raise RequestError(
             f"{folder} holds a run that is not finished",
@@ -231,7 +270,8 @@ def _free(folder: RunFolder, source: str) -> RunFolder:
 
 def _only_begun(path: Path) -> bool:
     """Whether a folder is empty, or holds no more than a start that was cut short."""
-    return {entry.name for entry in path.iterdir()} <= {_RECIPE, _FIGURES, *(f".{n}.draft" for n in _FILES)}
+    begun = {_RECIPE, _FIGURES, _LOCK, *(f".{name}.draft" for name in _FILES)}
+    return {entry.name for entry in path.iterdir()} <= begun
 
 
 def opened(path: str | Path) -> RunFolder:

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ import limbeck
 from limbeck._run import machine
 from limbeck._run.caching import Caching, figures_of, plan_line
 from limbeck._run.finish import finish
-from limbeck._run.folder import RUNS, RunFolder, choose
+from limbeck._run.folder import RUNS, RunFolder, choose, free
 from limbeck._run.notebook import NotebookScreen, notebook
 from limbeck._run.phases import Runner
 from limbeck._run.plan import Part, Plan, free_disk
@@ -56,20 +56,30 @@ def start(
     plan = plan_of(prepared, folder, kept)
     if dry_run:
         return Run(folder.path, plan=plan)
-    _say(plan, screen, team)
-    folder.begin(recipe, resolved(prepared), _first_figures(prepared, folder, plan, source))
-    folder.log(f"limbeck distill {source}\n{plan.text()}")
-    folder.echo = screen.say if screen.verbose else None
-    folder.log("\n".join(prepared.notes))
-    return _execute(prepared, folder, plan, screen, team, resume=False)
+    with folder.locked():
+        if team.is_main:
+            free(folder, source)  # still: another process may have begun there since
+        _say(plan, screen, team)
+        folder.begin(recipe, resolved(prepared), _first_figures(prepared, folder, plan, source))
+        folder.log(f"limbeck distill {source}\n{plan.text()}")
+        folder.echo = screen.say if screen.verbose else None
+        folder.log("\n".join(prepared.notes))
+        return _execute(prepared, folder, plan, screen, team, resume=False)
 
 
 def go_on(folder: RunFolder, *, dry_run: bool, screen: Screen | None) -> Run:
     """The rest of a run that stopped."""
-    screen = screen or default_screen()
     team = Team()
     folder = RunFolder(folder.path, writes=team.is_main)
+    with nullcontext() if dry_run else folder.locked():
+        return _rest(folder, team, screen or default_screen(), dry_run=dry_run)
+
+
+def _rest(folder: RunFolder, team: Team, screen: Screen, *, dry_run: bool) -> Run:
+    """What is left of a run in its locked folder."""
     recipe, run = folder.recipe(), folder.figures()
+    if folder.finished:  # by another process, since it was looked at
+        return Run.open(folder.path)
     session = open_session(recipe)
     _same_inputs(session, run, folder)
     prepared = _agreed(prepare(session), team)
@@ -77,6 +87,7 @@ def go_on(folder: RunFolder, *, dry_run: bool, screen: Screen | None) -> Run:
     if dry_run:
         return Run(folder.path, plan=plan)
     _say(plan, screen, team)
+    folder.mend_metrics()
     folder.log(f"goes on\n{plan.text()}")
     folder.echo = screen.say if screen.verbose else None
     return _execute(prepared, folder, plan, screen, team, resume=True)
@@ -118,7 +129,7 @@ def _execute(
     shown = screen if team.is_main else silent()
     runner = Runner(prepared, folder, shown, planned, interruption, resume, team)
     began = time.monotonic()
-    with folder.locked(), folder.logged(), interruption.listening(), _told(folder):
+    with folder.logged(), interruption.listening(), _told(folder):
         done = runner.phases()
         team.part()
         if not team.is_main:

@@ -1,4 +1,7 @@
-"""Checkpoints: one folder each, tensors in safetensors, the rest JSON, checksums, renamed into place."""
+"""Checkpoints: one folder each, tensors in safetensors, the rest JSON, checksums, renamed into place.
+
+A sealed `manifest.json` holds the format and the SHA-256 of the other files: whatever is damaged is named.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from limbeck._seal import seal, text_of, unseal
 from limbeck.errors import RequestError, RunError
 
-_TENSORS, _STATE, _SUMS = "tensors.safetensors", "state.json", "SHA256SUMS"
+_TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 FORMAT = 1
 
 
@@ -40,10 +44,12 @@ def write(folder: Path, name: str, tensors: Mapping[str, Tensor], state: Mapping
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir()
         save_file(stored, draft / _TENSORS)
-        content = {"format": FORMAT, "aliases": aliases, "state": encode(state)}
+        content = {"aliases": aliases, "state": encode(state)}
         (draft / _STATE).write_text(json.dumps(content), encoding="ascii")
-        (draft / _SUMS).write_text(_sums(draft), encoding="ascii")
-        for file in (_TENSORS, _STATE, _SUMS):
+        sums = {file: _sum(draft / file) for file in (_TENSORS, _STATE)}
+        manifest = seal({"format": FORMAT, "sha256": sums})
+        (draft / _MANIFEST).write_text(manifest, encoding="ascii", newline="\n")
+        for file in (_TENSORS, _STATE, _MANIFEST):
             _flush(draft / file)
         shutil.rmtree(target, ignore_errors=True)  # a kill left it behind, and no state names it
         os.rename(draft, target)
@@ -57,39 +63,46 @@ def write(folder: Path, name: str, tensors: Mapping[str, Tensor], state: Mapping
     return target
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], Any]:
+def read(path: Path, fix: str = "") -> tuple[dict[str, Tensor], Any]:
     """Tensors and state of a checkpoint, after its checksums have been compared.
+
+    Args:
+        path: its folder.
+        fix: what to do where it cannot be used.
 
     Raises:
         RequestError: a file is missing, damaged or of a newer format; the message names it.
     """
-    for file in (_TENSORS, _STATE, _SUMS):
+    fix = fix or f"restore the file, or remove {path.parent}: its training then starts again"
+    for file in (_TENSORS, _STATE, _MANIFEST):
         if not (path / file).is_file():
-            raise RequestError(f"the checkpoint {path} has no {file}", fix="start again without --resume")
-    given = (path / _SUMS).read_bytes()
-    for line, wanted in zip(_sums(path).splitlines(), given.decode("latin-1").splitlines(), strict=False):
-        if line != wanted:
-            raise RequestError(
-                f"{path / line.split()[1]} is damaged: its checksum is not the one in {_SUMS}",
-                fix="restore the file, or start again without --resume",
-            )
-    if given != _sums(path).encode():
-        raise RequestError(f"{path / _SUMS} is damaged", fix="start again without --resume")
-    content = json.loads((path / _STATE).read_text(encoding="ascii"))
-    if content["format"] > FORMAT:
+            raise RequestError(f"the checkpoint {path} has no {file}", fix=fix)
+    manifest = unseal(text_of(path / _MANIFEST, fix), path / _MANIFEST, fix)
+    if manifest["format"] > FORMAT:
         raise RequestError(
-            f"{path} is of format {content['format']}; this limbeck reads up to {FORMAT}",
-            fix="a newer limbeck",
+            f"{path} has format {manifest['format']}; this limbeck reads up to {FORMAT}",
+            fix="the limbeck that wrote it, or a newer one",
         )
+    for file, wanted in manifest["sha256"].items():
+        if _sum(path / file) != wanted:
+            raise RequestError(
+                f"{path / file} is damaged: its checksum is not the one in {_MANIFEST}", fix=fix
+            )
+    content = json.loads((path / _STATE).read_text(encoding="ascii"))
     tensors = load_file(path / _TENSORS)
     for name, source in content["aliases"].items():
         tensors[name] = tensors[source]
     return tensors, decode(content["state"])
 
 
+def all_of(folder: Path, kind: str) -> list[Path]:
+    """The checkpoints of a kind ("last", "chosen") in a folder by their running number, the newest last."""
+    return sorted(folder.glob(f"{kind}-*")) if folder.is_dir() else []
+
+
 def newest(folder: Path, kind: str) -> Path | None:
     """The newest checkpoint of a kind ("last", "chosen") in a folder, by its running number."""
-    found = sorted(folder.glob(f"{kind}-*")) if folder.is_dir() else []
+    found = all_of(folder, kind)
     return found[-1] if found else None
 
 
@@ -100,15 +113,9 @@ def prune(folder: Path, kind: str, keep: Path | None) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _sums(folder: Path) -> str:
-    lines = []
-    for file in (_TENSORS, _STATE):
-        digest = hashlib.sha256()
-        with open(folder / file, "rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-        lines.append(f"{digest.hexdigest()}  {file}\n")
-    return "".join(lines)
+def _sum(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:

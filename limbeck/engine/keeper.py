@@ -89,10 +89,13 @@ class Keeper:
         """
         if self.folder is None:
             raise RequestError("resume needs the folder of the run", fix='folder="runs/NAME/checkpoints"')
-        path = checkpoint.newest(self.folder, "last")
-        if path is None:
+        found = checkpoint.all_of(self.folder, "last")
+        if not found:
             return None
-        self._tensors, state = checkpoint.read(path)
+        # A kill may have left the one before, whole.
+        path, older = found[-1], found[-2:-1]
+        fix = f"remove {path}: --resume then goes on from {older[0].name}" if older else ""
+        self._tensors, state = checkpoint.read(path, fix)
         if state["seed"] != self.seed:
             raise RequestError(
                 f"{path} was trained with seed {state['seed']}, not {self.seed}",

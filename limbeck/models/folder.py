@@ -6,8 +6,6 @@ in the same config.json: `classes`, `preprocessing`, and `limbeck` with the rest
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -20,16 +18,14 @@ from torch import nn
 import limbeck
 from limbeck._taps.paths import plain
 from limbeck.errors import RequestError, RunError
-from limbeck.models import layouts
+from limbeck.models import intact, layouts
 from limbeck.models.building import PRETRAINED, Architecture, Plan, Raw, Wanted, without
 from limbeck.models.card import CardFacts, write_card
+from limbeck.models.intact import CARD, CONFIG
 from limbeck.models.loaded import Loaded
 from limbeck.models.preprocessing import Preprocessed, Preprocessing
 from limbeck.models.registry import make, source_of
-from limbeck.models.weights import FILE, damaged, load_weights
-
-CONFIG, CARD = "config.json", "README.md"
-FORMAT = 1
+from limbeck.models.weights import FILE, load_weights
 
 
 def save_student(
@@ -105,14 +101,8 @@ def _write(
             if source == "timm"
             else {"architecture": architecture.spec, "num_classes": architecture.num_classes}
         )
-    weights = draft / FILE
-    about["file"] = {"name": FILE, "bytes": weights.stat().st_size, "sha256": _sum(weights)}
-    config |= {
-        "classes": list(classes),
-        "preprocessing": network.preprocessing.to_dict(),
-        "limbeck": {"format": FORMAT, **about},
-    }
-    (draft / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    config |= {"classes": list(classes), "preprocessing": network.preprocessing.to_dict()}
+    intact.write_config(draft, config, about)
     library = {"hf": "transformers", "timm": "timm"}.get(source, "limbeck")
     card = write_card(
         facts,
@@ -152,9 +142,8 @@ def load(path: str | Path, *, run_code: bool = False) -> Loaded:
         RequestError: there is no student, or a file of it is damaged; the message names it.
     """
     folder = _student_folder(path)
-    config = _read_config(folder)
+    config = intact.check(folder)
     about = config["limbeck"]
-    _check_file(folder, about["file"])
     architecture = Architecture.from_dict(about["architecture"])
     raw = _build(folder, architecture, about.get("tied", {}), run_code)
     network = Preprocessed(raw.network, Preprocessing.from_dict(config["preprocessing"]))
@@ -216,7 +205,7 @@ def plan(folder: Path, wanted: Wanted) -> Plan:
 
 
 def _plan(folder: Path, wanted: Wanted) -> Plan:
-    config = _read_config(folder)
+    config = intact.read_config(folder)
     architecture = Architecture.from_dict(config["limbeck"]["architecture"])
     own = Preprocessing.from_dict(config["preprocessing"])
     for name, value, given in (
@@ -234,10 +223,8 @@ def _plan(folder: Path, wanted: Wanted) -> Plan:
 
 def plan_of_weights(folder: Path, wanted: Wanted) -> Plan | None:
     """As `plan`; None for a folder that no student of ours lies in."""
-    found = next((f for f in (folder, folder / "student") if (f / CONFIG).is_file()), None)
-    if found is None or '"limbeck"' not in (found / CONFIG).read_text(encoding="utf-8"):
-        return None
-    return _plan(found, wanted)
+    found = next((each for each in (folder, folder / "student") if intact.is_student(each)), None)
+    return None if found is None else _plan(found, wanted)
 
 
 def _student_folder(path: str | Path) -> Path:
@@ -248,46 +235,6 @@ def _student_folder(path: str | Path) -> Path:
     if not folder.exists():
         raise RequestError(f"there is no folder {folder}", fix="the folder of a run, or its student/")
     raise RequestError(f"{folder} holds no student: there is no {CONFIG}", fix="the folder of a finished run")
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    file = folder / CONFIG
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise damaged(file, str(error)) from error
-    if not isinstance(config, dict) or not isinstance(config.get("limbeck"), dict):
-        raise RequestError(
-            f"{folder} was not written by limbeck", fix=f'a model of Hugging Face is "hf:{folder}"'
-        )
-    if config["limbeck"].get("format") != FORMAT:
-        given = config["limbeck"].get("format")
-        raise RequestError(f"{file} is of format {given}; this limbeck reads {FORMAT}", fix="another version")
-    missing = {"architecture", "file", "kind", "reading"} - set(config["limbeck"])
-    missing |= {"classes", "preprocessing"} - set(config)
-    if missing:
-        raise damaged(file, f"it lacks {', '.join(sorted(missing))}")
-    return config
-
-
-def _check_file(folder: Path, about: Mapping[str, Any]) -> None:
-    """Size and checksum of the weights.
-
-    Raises:
-        RequestError: the file is missing, or not the one that was written.
-    """
-    file = folder / FILE
-    if not file.is_file():
-        raise RequestError(f"there is no file {file}", fix="copy the whole folder")
-    if file.stat().st_size != about["bytes"]:
-        raise damaged(file, f"it has {file.stat().st_size} bytes, {about['bytes']} were written")
-    if _sum(file) != about["sha256"]:
-        raise damaged(file, f"its checksum is not the one in {CONFIG}")
-
-
-def _sum(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from limbeck.errors import RequestError, nearest
+from limbeck.models import intact
+from limbeck.models.intact import damaged
 
 State = dict[str, Tensor]
 
@@ -78,6 +80,8 @@ def locate(path: str | Path) -> tuple[Path, str | None]:
     if not file.is_file():
         beside = [str(other) for other in file.parent.glob("*") if other.suffix in EXTENSIONS]
         raise RequestError(f"there is no file {file}", near=nearest(str(file), beside))
+    if file.name == FILE and intact.is_student(file.parent):
+        intact.check(file.parent)
     return file, key
 
 
@@ -112,11 +116,6 @@ def read_state(file: Path) -> State:
     if len(found) != 1:
         raise RequestError(f"{file} holds {len(found)} sets of weights; needed one")
     return next(iter(found.values()))
-
-
-def damaged(file: Path, reason: str) -> RequestError:
-    """The refusal of a file that cannot be read."""
-    return RequestError(f"the file {file} is damaged: {reason}", fix="copy or download it again")
 
 
 def _refuse_code(file: Path) -> None:

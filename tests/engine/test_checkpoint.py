@@ -9,6 +9,8 @@ import torch
 from limbeck.engine import checkpoint
 from limbeck.errors import RequestError, RunError
 
+FILES = ("tensors.safetensors", "state.json", "manifest.json")
+
 
 def _write(folder: Path) -> Path:
     shared = torch.arange(12.0).reshape(3, 4)
@@ -26,30 +28,53 @@ def test_what_is_written_is_read_and_shared_memory_is_stored_once(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last-00000001"]
 
 
-@pytest.mark.parametrize("file", ["tensors.safetensors", "state.json", "SHA256SUMS"])
-def test_every_flipped_byte_is_found_and_named(tmp_path, file):
+def test_every_flipped_byte_is_found_and_its_file_named(tmp_path):
     path = _write(tmp_path)
-    content = (path / file).read_bytes()
-    for position in range(0, len(content), max(len(content) // 60, 1)):
-        damaged = bytearray(content)
-        damaged[position] ^= 0x04
-        (path / file).write_bytes(damaged)
-        with pytest.raises(RequestError, match=r"damaged") as caught:
-            checkpoint.read(path)
-        assert str(path) in str(caught.value)
-    (path / file).write_bytes(content)
+    for file in FILES:
+        content = (path / file).read_bytes()
+        for position, byte in enumerate(content):
+            for flipped in (byte ^ 0x01, byte ^ 0x80, 0x0A if byte != 0x0A else 0x0D):
+                (path / file).write_bytes(content[:position] + bytes([flipped]) + content[position + 1 :])
+                with pytest.raises(RequestError) as caught:
+                    checkpoint.read(path)
+                assert caught.value.message.startswith(f"{path / file} is damaged"), position
+        (path / file).write_bytes(content)
     checkpoint.read(path)
 
 
-@pytest.mark.parametrize("file", ["tensors.safetensors", "state.json", "SHA256SUMS"])
-def test_missing_and_shortened_files_are_named(tmp_path, file):
+def test_every_shortened_and_lengthened_file_is_found_and_named(tmp_path):
     path = _write(tmp_path)
-    content = (path / file).read_bytes()
-    (path / file).write_bytes(content[:-1])
-    with pytest.raises(RequestError, match="damaged"):
-        checkpoint.read(path)
-    (path / file).unlink()
-    with pytest.raises(RequestError, match=file):
+    for file in FILES:
+        content = (path / file).read_bytes()
+        wrong = [content[:length] for length in range(len(content))] + [content + b"\n", content + content]
+        for changed in [*wrong, content[:7] + content[8:]]:
+            (path / file).write_bytes(changed)
+            with pytest.raises(RequestError) as caught:
+                checkpoint.read(path)
+            assert caught.value.message.startswith(f"{path / file} is damaged")
+            assert str(tmp_path) in caught.value.fix
+        (path / file).unlink()
+        with pytest.raises(RequestError, match=f"has no {file}"):
+            checkpoint.read(path)
+        (path / file).write_bytes(content)
+
+
+def test_files_of_two_checkpoints_do_not_mix(tmp_path):
+    path = _write(tmp_path)
+    other = checkpoint.write(tmp_path, "last-00000002", {"a": torch.zeros(3, 4)}, {"step": 4})
+    for file in FILES[:2]:
+        content = (path / file).read_bytes()
+        (path / file).write_bytes((other / file).read_bytes())
+        with pytest.raises(RequestError, match=f"{file} is damaged"):
+            checkpoint.read(path)
+        (path / file).write_bytes(content)
+
+
+def test_a_newer_format_is_refused_with_both_versions(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    path = _write(tmp_path)
+    monkeypatch.setattr(checkpoint, "FORMAT", 1)
+    with pytest.raises(RequestError, match="has format 2; this limbeck reads up to 1"):
         checkpoint.read(path)
 
 
