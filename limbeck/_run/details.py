@@ -43,7 +43,7 @@ def details_of(folder: RunFolder, run: Mapping[str, Any], label: str, found: Evi
         label: method and seed.
         found: the kept answers.
     """
-    recipe = Recipe.load(folder.path / "recipe.toml")
+    recipe = Recipe(**run["recipe"])  # not of recipe.toml, which its owner may have edited since
     costs = {phase["name"]: phase["cost"] for phase in run["phases"] if phase.get("cost")}
     classes = agreement = None
     if found is not None:
