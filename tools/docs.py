@@ -28,7 +28,7 @@ from typing import Any
 from pydantic import BaseModel
 
 import limbeck
-from benchmarks.quality.page import RESULTS, short_table
+from benchmarks.quality import page as quality
 from benchmarks.speed import page as speed
 from limbeck.method import Method
 from limbeck.methods import METHODS, resolve
@@ -307,8 +307,8 @@ def readme(entries: Sequence[Mapping[str, Any]]) -> str:
     """README.md with its tables of methods and of results."""
     text = (ROOT / "README.md").read_text("utf-8")
     text = between(text, "methods", method_table(entries, "docs/methods/"))
-    result = json.loads((RESULTS / "quality_fashion-mnist.json").read_text("utf-8"))
-    return between(between(text, "results", short_table(result)), "speed", speed.ratio_table())
+    text = between(text, "results", quality.short_table(quality.stored()))
+    return between(text, "speed", speed.ratio_table())
 
 
 def pages() -> dict[Path, str]:
@@ -317,6 +317,7 @@ def pages() -> dict[Path, str]:
     made = {
         "limbeck/methods/index.json": index(entries),
         "docs/methods/README.md": f"# Methods\n\n{NOTE}\n\n{method_table(entries, '')}\n",
+        "docs/results.md": quality.page(quality.stored()),
         "docs/speed.md": speed.page(),
         "docs/reference/command.md": command_page(),
         "docs/reference/python.md": python_page(),

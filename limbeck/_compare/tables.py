@@ -123,7 +123,8 @@ def notes(board: Mapping[str, Any], jobs: int) -> list[str]:
     else:
         said.append(
             f"against: differences seed by seed in {unit}, and the 95 % interval of their mean "
-            f"(Student's t, {len(seeds)} seeds); lines share a rank where it holds zero"
+            f"(Student's t, {len(seeds)} seeds); a line shares the rank of the best "
+            "line above it where that interval holds zero"
         )
     if board["teachers"]:
         said.append("one teacher for all seeds: the spread does not hold the teacher's")

@@ -58,7 +58,8 @@ class Table:
         side = ["---:" if name.startswith(">") else "---" for name in self.head]
         head, *rows = [[_harmless(cell) for cell in row] for row in self._cells()]
         lines = ["| " + " | ".join(row) + " |" for row in [head, side, *rows]]
-        return "\n".join([*lines, *(f"\n- {_harmless(note)}" for note in self.notes)])
+        notes = [f"- {_harmless(note)}" for note in self.notes]
+        return "\n".join([*lines, *([""] if notes else []), *notes])
 
     def html(self) -> str:
         """A table that inherits the colours of its page; every text is escaped."""
