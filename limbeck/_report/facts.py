@@ -99,12 +99,26 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Curve:
-    """Values over epochs: name, colour, points (epoch from 1, value), and the epoch that was chosen."""
+    """Values over epochs.
+
+    Args:
+        series: colour and mark, as in `Model`.
+        name: in the legend; curves of several seeds share it.
+        points: epoch from 1, and value.
+        chosen: the epoch whose weights were kept.
+        seed: of its run, where the page holds several.
+    """
 
     series: str
     name: str
     points: Sequence[tuple[float, float]]
     chosen: float | None = None
+    seed: int | None = None
+
+    @property
+    def whole_name(self) -> str:
+        """Name and seed."""
+        return self.name if self.seed is None else f"{self.name}, seed {self.seed}"
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def curves(
         height = 300.0
         across = Scale(0.0 if last == 1 else 1.0, max(last, 1.0), _LEFT, width - _RIGHT)
         up = Scale(low, high, height - _BOTTOM, _TOP)
-        whole = (8 if width > NARROW else 5, 5)
+        whole = (max(min(8 if width > NARROW else 5, int(last) - 1), 1), 5)
         parts = axes(across, up, ("epoch", value_name), (_epoch, show), whole)
         for curve in lines:
             points = [(across(epoch), up(value)) for epoch, value in _thinned(curve.points)]
@@ -154,7 +154,7 @@ def curves(
         return (width, height), parts
 
     told = "; ".join(
-        f"{curve.name}: from {show(curve.points[0][1])} to {show(curve.points[-1][1])}"
+        f"{curve.whole_name}: from {show(curve.points[0][1])} to {show(curve.points[-1][1])}"
         + (f", epoch {curve.chosen:.0f} chosen" if curve.chosen else "")
         for curve in lines
     )

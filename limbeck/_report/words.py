@@ -35,7 +35,8 @@ def name_of(text: str) -> str:
 
 def signed(kind: str, difference: float) -> str:
     """A difference of scores with its sign, as `+1.9`, in points where scores are shares."""
-    return f"{difference * 100:+.1f}" if figures.is_share(kind) else f"{difference:+.3f}"
+    shown = f"{difference * 100:+.1f}" if figures.is_share(kind) else f"{difference:+.3f}"
+    return shown.replace("-", "\u2212")
 
 
 def trade_title(models: Sequence[Model], kind: str) -> str:
@@ -43,7 +44,7 @@ def trade_title(models: Sequence[Model], kind: str) -> str:
     fastest = min((model for model in models if model.seconds), key=lambda model: model.seconds or 0.0)
     time = figures.latency(fastest.seconds or 0.0)
     score = figures.score(kind, fastest.score)
-    name = f"the student {fastest.name}" if fastest.file else fastest.name
+    name = f"the student {fastest.name}" if fastest.file else f"the {fastest.name}"
     return f"Fastest is {name_of(name)}: {score} at {time} an answer"
 
 
@@ -65,7 +66,7 @@ def validation_title(curves: Sequence[Curve], kind: str) -> str:
     """Which training reached most on validation data."""
     best = max(curves, key=lambda curve: max(value for _, value in curve.points))
     epoch, value = max(best.points, key=lambda point: point[1])
-    return f"Best on validation data: {name_of(best.name)}, {figures.score(kind, value)} in epoch {epoch:.0f}"
+    return f"Best on validation data: {name_of(best.whole_name)}, {figures.score(kind, value)} in epoch {epoch:.0f}"
 
 
 def terms_title(curves: Sequence[Curve]) -> str:

@@ -22,7 +22,6 @@ from limbeck._report.facts import (
     Picture,
     Split,
 )
-from limbeck._run import evidence
 from limbeck._run.evidence import Evidence
 from limbeck._run.folder import RunFolder
 from limbeck._show import figures
@@ -59,7 +58,7 @@ def details_of(folder: RunFolder, run: Mapping[str, Any], label: str, found: Evi
         classes=classes,
         agreement=agreement,
         calibration=() if found is None else calibration_of(found),
-        disputes=() if found is None else _disputes(folder, run, found),
+        disputes=() if found is None else _disputes(run, found),
         file_head=head,
         files=files,
         snippet=_snippet(folder, run) if files else "",
@@ -119,7 +118,7 @@ def calibration_of(found: Evidence) -> list[Calibration]:
     return told
 
 
-def _disputes(folder: RunFolder, run: Mapping[str, Any], found: Evidence) -> list[Dispute]:
+def _disputes(run: Mapping[str, Any], found: Evidence) -> list[Dispute]:
     names = run["data"]["classes"] or []
     keys = [key for key in (found.teacher, "distilled", "alone") if key is not None and key in found.networks]
 
@@ -136,8 +135,7 @@ def _disputes(folder: RunFolder, run: Mapping[str, Any], found: Evidence) -> lis
             given.append(Answer(name_of(key), called(int(said)), float(sure), int(said) == target))
         picture = None
         if "picture" in sample:
-            address = evidence.address(folder, sample["picture"])
-            picture = Picture(address, int(sample["width"]), int(sample["height"]))
+            picture = Picture(sample["picture"], int(sample["width"]), int(sample["height"]))
         values = [(name, value) for name, value in sample.get("values", [])]
         told.append(Dispute(sample["sample"], called(target), given, picture, sample.get("text"), values))
     return told

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import base64
-import json
-import os
+import hashlib
+import io
 import shutil
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +17,7 @@ from torch import Tensor
 
 from limbeck._report.answers import Answers, Whole, agreement, calibration_error, disputed, reliability
 from limbeck._run.folder import RunFolder
+from limbeck._seal import damaged, seal, text_of, unseal
 from limbeck.data.dataset import Dataset, Splits
 from limbeck.data.rows import Column, RowEncoder
 from limbeck.data.text import load_tokenizer
@@ -28,7 +26,8 @@ from limbeck.errors import RequestError
 if TYPE_CHECKING:
     from limbeck._run.finish import Final
 
-_FOLDER = "evidence"
+_FOLDER, _ANSWERS, _INDEX = "evidence", "answers.npz", "evidence.json"
+_PREDICTED, _CONFIDENCE = "predicted ", "confidence "
 _MOST = 12  # samples in dispute
 _SHARP = 64  # pixels of a side up to which a picture is kept as it is
 _SIDE = 160  # pixels of a side to which larger ones are brought
@@ -80,9 +79,10 @@ def keep(folder: RunFolder, splits: Splits, data: Dataset, finals: Mapping[str, 
     where = folder.path / _FOLDER
     shutil.rmtree(where, ignore_errors=True)  # of a finish that was cut short
     where.mkdir()
-    _write(where / "answers.npz", found)
-    samples = _disputed(where, splits, data, found)
-    (where / "disputed.json").write_text(json.dumps(samples, indent=1) + "\n", encoding="utf-8")
+    answers = _packed(found)
+    (where / _ANSWERS).write_bytes(answers)
+    told = {"answers": hashlib.sha256(answers).hexdigest(), "disputed": _disputed(splits, data, found)}
+    (where / _INDEX).write_text(seal(told, indent=1), encoding="utf-8", newline="\n")
     return _summary(found)
 
 
@@ -92,46 +92,48 @@ def _answers(measured: Mapping[str, Tensor], positions: Tensor) -> Answers:
     )
 
 
-def _write(path: Path, found: Evidence) -> None:
+def _packed(found: Evidence) -> bytes:
     arrays: dict[str, Any] = {
         "positions": found.positions.astype(np.int32),
         "target": found.target.astype(np.int32),
     }
     for key, answers in found.networks.items():
-        arrays[f"predicted {key}"] = answers.predicted.astype(np.int32)
-        arrays[f"confidence {key}"] = answers.confidence.astype(np.float32)
-    draft = path.with_name("draft.npz")
-    np.savez_compressed(draft, allow_pickle=False, **arrays)
-    os.replace(draft, path)
+        arrays[f"{_PREDICTED}{key}"] = answers.predicted.astype(np.int32)
+        arrays[f"{_CONFIDENCE}{key}"] = answers.confidence.astype(np.float32)
+    stream = io.BytesIO()
+    np.savez_compressed(stream, allow_pickle=False, **arrays)
+    return stream.getvalue()
 
 
 def read(folder: RunFolder) -> Evidence | None:
     """What `keep` wrote; None for a run that kept nothing.
 
     Raises:
-        RequestError: a file of it is damaged.
+        RequestError: a file of it is damaged or missing.
     """
     where = folder.path / _FOLDER
-    try:
-        with np.load(where / "answers.npz", allow_pickle=False) as held:
-            arrays = {name: held[name] for name in held.files}
-        samples = json.loads((where / "disputed.json").read_text("utf-8"))
-    except FileNotFoundError:
+    if not where.is_dir():
         return None
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise RequestError(
-            f"{where} is damaged", fix=f"restore it, or delete it: the report of {folder} then leaves it out"
-        ) from error
-    keys = [name.removeprefix("predicted ") for name in arrays if name.startswith("predicted ")]
+    fix = f"restore it from a copy; without the folder {where.as_posix()} a report leaves these sections out"
+    try:
+        told = unseal(text_of(where / _INDEX, fix), where / _INDEX, fix)
+        packed = (where / _ANSWERS).read_bytes()
+    except FileNotFoundError as error:
+        raise RequestError(f"{error.filename} is missing", fix=fix) from error
+    if hashlib.sha256(packed).hexdigest() != told["answers"]:
+        raise damaged(where / _ANSWERS, fix)
+    with np.load(io.BytesIO(packed), allow_pickle=False) as held:
+        arrays = {name: held[name] for name in held.files}
+    keys = [name.removeprefix(_PREDICTED) for name in arrays if name.startswith(_PREDICTED)]
     networks = {
-        key: Answers(
-            arrays[f"predicted {key}"].astype(np.int64), arrays[f"confidence {key}"].astype(np.float64)
-        )
+        key: Answers(_whole(arrays[f"{_PREDICTED}{key}"]), arrays[f"{_CONFIDENCE}{key}"].astype(np.float64))
         for key in keys
     }
-    return Evidence(
-        arrays["positions"].astype(np.int64), arrays["target"].astype(np.int64), networks, samples
-    )
+    return Evidence(_whole(arrays["positions"]), _whole(arrays["target"]), networks, told["disputed"])
+
+
+def _whole(values: Any) -> Whole:
+    return np.asarray(values, np.int64)
 
 
 def _summary(found: Evidence) -> dict[str, Any]:
@@ -156,8 +158,8 @@ def _summary(found: Evidence) -> dict[str, Any]:
 # -- samples in dispute ------------------------------------------------------------------------------------
 
 
-def _disputed(where: Path, splits: Splits, data: Dataset, found: Evidence) -> list[dict[str, Any]]:
-    """The samples on which teacher and student differ most, as plain values; their pictures are written."""
+def _disputed(splits: Splits, data: Dataset, found: Evidence) -> list[dict[str, Any]]:
+    """The samples on which teacher and student differ most, as plain values."""
     if found.teacher is None or "distilled" not in found.networks:
         return []
     places = disputed(found.networks[found.teacher], found.networks["distilled"], _MOST)
@@ -165,16 +167,16 @@ def _disputed(where: Path, splits: Splits, data: Dataset, found: Evidence) -> li
     inputs = data.batch(positions)["inputs"] if positions else None
     samples = []
     for number, (place, position) in enumerate(zip(places, positions, strict=True)):
-        shown = _shown(inputs, number, splits.reading, where)
+        shown = _shown(inputs, number, splits.reading)
         samples.append({"place": place, "sample": position, **shown})
     return samples
 
 
-def _shown(inputs: Any, number: int, reading: Mapping[str, Any], where: Path) -> dict[str, Any]:
+def _shown(inputs: Any, number: int, reading: Mapping[str, Any]) -> dict[str, Any]:
     """A sample as a person may look at it; nothing for what is neither picture nor text nor row."""
     match reading["kind"]:
         case "image" if inputs[number].shape[0] in (1, 3):
-            return _picture(inputs[number], where / f"{number + 1:02d}")
+            return _picture(inputs[number])
         case "row":
             return {"values": _row(inputs[number], RowEncoder.from_plain(reading["columns"]).columns)}
         case "text":
@@ -186,19 +188,20 @@ def _shown(inputs: Any, number: int, reading: Mapping[str, Any], where: Path) ->
     return {}
 
 
-def _picture(pixels: Tensor, path: Path) -> dict[str, Any]:
-    """Writes pixels [C, H, W] from 0 to 1: small ones exactly, large ones smaller."""
+def _picture(pixels: Tensor) -> dict[str, Any]:
+    """Pixels [C, H, W] from 0 to 1 as a data address: small ones exactly, large ones smaller."""
     levels = (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
     values = levels[0] if len(levels) == 1 else levels.permute(1, 2, 0)
     picture = Image.fromarray(values.contiguous().numpy())
-    sharp = max(picture.size) <= _SHARP
-    file = path.with_suffix(".png" if sharp else ".jpg")
-    if sharp:
-        picture.save(file, optimize=True)
+    stream = io.BytesIO()
+    kind = "png" if max(picture.size) <= _SHARP else "jpeg"
+    if kind == "png":
+        picture.save(stream, kind, optimize=True)
     else:
         picture.thumbnail((_SIDE, _SIDE))
-        picture.save(file, quality=85)
-    return {"picture": file.name, "width": picture.width, "height": picture.height}
+        picture.save(stream, kind, quality=85)
+    address = f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
+    return {"picture": address, "width": picture.width, "height": picture.height}
 
 
 def _row(values: Tensor, columns: tuple[Column, ...]) -> list[tuple[str, str]]:
@@ -219,19 +222,3 @@ def _row(values: Tensor, columns: tuple[Column, ...]) -> list[tuple[str, str]]:
 
 def _cut(text: str) -> str:
     return text if len(text) <= _LETTERS else f"{text[:_LETTERS]} ..."
-
-
-def address(folder: RunFolder, name: str) -> str:
-    """A kept picture as a data address.
-
-    Raises:
-        RequestError: it is not there, or its name leads out of the folder.
-    """
-    if Path(name).name != name:
-        raise RequestError(f"{folder}/{_FOLDER}/disputed.json names {name!r}, which is no file beside it")
-    kind = "png" if name.endswith(".png") else "jpeg"
-    try:
-        held = (folder.path / _FOLDER / name).read_bytes()
-    except FileNotFoundError as error:
-        raise RequestError(f"{folder}/{_FOLDER}/{name} is missing", fix="restore it") from error
-    return f"data:image/{kind};base64,{base64.b64encode(held).decode('ascii')}"

@@ -140,15 +140,18 @@ class Settings:
     def models(self) -> list[Model]:
         """Teachers, students alone, distilled students, and the files made from them."""
         rows = []
-        teachers = [(_teacher_name(run, key), about) for run in self.runs for key, about in run.teachers()]
-        for name, held in _by(teachers, lambda pair: pair[0]).items():
-            rows.append(_model("teacher", name, [about for _, about in held]))
-        alone = [run.network("alone") for run in self.runs if run.network("alone")]
+        teachers = [
+            (_teacher_name(run, key), run.seed, about) for run in self.runs for key, about in run.teachers()
+        ]
+        for name, held in _by(teachers, lambda each: each[0]).items():
+            rows.append(_model("teacher", name, _different((seed, about) for _, seed, about in held)))
+        alone = [(run.seed, run.network("alone")) for run in self.runs if run.network("alone")]
         if alone:
-            rows.append(_model("alone", "student alone", alone))
+            rows.append(_model("alone", "student alone", _different(alone)))
         few = len(self.groups) <= 2
         for group in self.groups:
-            name = "student alone" if group[0].method == _PLAIN else f"student by {self.label(group)}"
+            only = group[0].method == _PLAIN and not alone
+            name = "student alone" if only else f"student by {self.label(group)}"
             rows.append(_model(self.series(group), name, [run.network("distilled") for run in group]))
             for key, shown in _FILES.items() if few else ():
                 files = [run.network(key) for run in group if run.network(key).get("score") is not None]
@@ -219,7 +222,7 @@ class Settings:
         curves = []
         for run in self.runs:
             score_name = run.run["score"]["name"]
-            seed = f", seed {run.seed}" if len(self.runs) > 1 else ""
+            seed = run.seed if len(self.runs) > 1 else None
             for phase, entries in _by(run.metrics, lambda entry: str(entry["phase"])).items():
                 scores = [next(iter(entry["scores"].values()), {}).get(score_name) for entry in entries]
                 points = [
@@ -227,8 +230,8 @@ class Settings:
                 ]
                 series, name = self._phase(run, phase)
                 if points:
-                    curves.append(Curve(series, f"{name}{seed}", points, _chosen(run, phase)))
-        return curves
+                    curves.append(Curve(series, name, points, _chosen(run, phase), seed))
+        return [curve for place, curve in enumerate(curves) if curve not in curves[:place]]
 
     def terms(self) -> list[tuple[str, list[Curve]]]:
         """The unweighted loss terms of the distillation of every setting's first run."""
@@ -263,8 +266,13 @@ def _by(values: Iterable[Any], key: Any) -> dict[Any, list[Any]]:
     return found
 
 
+def _different(held: Iterable[tuple[int, Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
+    """Networks by the seed of their run, those left out that are there with equal score and seed."""
+    return list({(seed, about.get("score")): about for seed, about in held}.values())
+
+
 def _model(series: str, name: str, held: Sequence[Mapping[str, Any]], *, file: bool = False) -> Model:
-    """A row over several runs; equal figures of shared networks count once."""
+    """A row over several runs; a teacher that all of them share counts once."""
     scores = [float(about["score"]) for about in held if about.get("score") is not None]
     if series == "teacher" and len(set(scores)) == 1:
         scores = scores[:1]

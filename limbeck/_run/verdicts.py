@@ -26,9 +26,9 @@ class Judged:
 
 
 def judge(settings: Settings) -> Judged:
-    """The verdict on the best setting of the runs, by the score of the split that the table is about."""
+    """The verdict on the setting that was best on validation data; nothing is chosen by the test split."""
     taught = [group for group in settings.groups if settings.series(group) != "alone"]
-    best = max(taught or settings.groups, key=_mean)
+    best = max(taught or settings.groups, key=_validated)
     run = best[0]
     helped = settings.helped()
     against = next((each for each in helped if each.name.startswith(f"{settings.label(best)} against")), None)
@@ -39,6 +39,13 @@ def judge(settings: Settings) -> Judged:
         _warnings(settings, best, against),
         [],
     )
+
+
+def _validated(group: Sequence[ToldRun]) -> float:
+    """The mean score on validation data; 0 without such data, so that the first setting counts."""
+    name = group[0].run["score"]["name"]
+    scores = [run.network("distilled").get("validation", {}).get(name, 0.0) for run in group]
+    return float(sum(scores)) / len(scores)
 
 
 def _mean(group: Sequence[ToldRun]) -> float:
@@ -141,7 +148,7 @@ def _warnings(settings: Settings, best: Sequence[ToldRun], against: Comparison |
         beside = "" if noise is None else f" A difference below {figures.points(kind, noise)} may be chance."
         told.append(f"One seed.{beside} limbeck compare with several seeds tells more.")
     if tie and against is not None:
-        told.append(f"{against.name[:1].upper()}{against.name[1:]} is a tie: the difference may be chance.")
+        told.append(f"A tie: the difference of {against.name} may be chance.")
     if run.run["score"]["split"] != "test":
         split = run.run["score"]["split"]
         told.append(f"There was no test split: the scores are of {split} data, which were used before.")
