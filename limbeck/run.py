@@ -163,10 +163,12 @@ def _again(
     """Goes on with a run, or shows one that is finished."""
     if overrides or output is not None:
         flag = "--set" if overrides else "--output"
+        anew = f"limbeck distill {folder}/recipe.toml"
+        longer = f"{anew} --set student.weights={folder}/student --set train.epochs=20"
+        other = f"limbeck distill {folder} --resume, or a new run: {anew} --output {folder}-new"
         raise RequestError(
             f"{flag} with the folder of a run: a run goes on as it was begun",
-            fix=f"limbeck distill {folder}/recipe.toml --set student.weights={folder}/student "
-            f"--set train.epochs=20 --output {folder}-longer",
+            fix=f"{longer} --output {folder}-longer" if folder.finished else other,
         )
     if folder.finished:
         if screen is not None:
@@ -185,6 +187,7 @@ def list_layers(
     size: int | None = None,
     channels: int | None = None,
     classes: int | None = None,
+    example: Any = None,
 ) -> Listing:
     """The layers of a model: paths, shapes, calls, parameters, share of compute; what to name in `taps`.
 
@@ -193,10 +196,15 @@ def list_layers(
         size: side in pixels of the picture it is shown.
         channels: 1 grey, 3 colour.
         classes: number of its outputs.
+        example: inputs that it is shown instead of made-up ones, as it takes them: a tensor [N, ...], or a
+            mapping of its keyword arguments.
+
+    Raises:
+        RequestError: the model does not take what it is shown.
     """
     from limbeck._run.layering import layers_of
 
-    return layers_of(model, size, channels, classes)
+    return layers_of(model, size, channels, classes, example)
 
 
 def write_cache(

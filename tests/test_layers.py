@@ -65,3 +65,24 @@ def test_layers_and_proposals_leave_the_network_as_it_was():
     assert everything(net) == before
     assert net.training
     assert num_hooks(net) == 0
+
+
+class Graph(nn.Module):
+    """Neighbours in a sparse buffer, of which it counts the calls in place."""
+
+    def __init__(self, layout: torch.layout) -> None:
+        super().__init__()
+        self.register_buffer("neighbours", torch.eye(4).to_sparse(layout=layout))
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.neighbours.mul_(2)
+        return self.fc((self.neighbours @ inputs.T).T)
+
+
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state:UserWarning")
+def test_sparse_buffers_are_put_back(layout):
+    net = Graph(layout)
+    assert [row.path for row in layers(net, {"inputs": torch.rand(3, 4)}, TASK)] == ["fc"]
+    assert torch.equal(net.neighbours.to_dense(), torch.eye(4))

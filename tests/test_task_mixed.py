@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from limbeck import Record
 from limbeck.errors import RequestError
-from limbeck.methods import KD, PeerMutualKD, Plain
+from limbeck.methods import KD, SSKD, PeerMutualKD, Plain, SemCKD
 from limbeck.task import Classification, MultiLabel, Regression, Tokens
 from tests.engine.tiny import cnn, mlp
+from tests.methods import tapped
 
 
 def batch(targets: list[int], partners: list[int], share: float = 0.7) -> dict[str, Any]:
@@ -105,6 +106,34 @@ def test_methods_honour_mixed_samples_in_their_supervised_term(make: Any) -> Non
     network.eval()
     expected = Classification(3).loss(network(given["inputs"]), given)
     torch.testing.assert_close(hard(method(given, update=update)), expected)
+
+
+def _semckd() -> SemCKD:
+    taps = {"student": ["layer1", "layer2"], "teacher": ["layer2"]}
+    return SemCKD(tapped.cnn(3, 4, seed=1), tapped.cnn(2, 3, seed=2), taps=taps, example=tapped.images(4))
+
+
+def _sskd() -> SSKD:
+    taps = {side: ["layer1", "layer2"] for side in ("student", "teacher")}
+    joint = {"variant": "joint", "joint_weight": 2.0}
+    networks = tapped.cnn(3, 4, seed=1), tapped.cnn(3, 5, seed=2)
+    return SSKD(*networks, taps=taps, example=tapped.images(4), **joint)
+
+
+@pytest.mark.parametrize("make", [_semckd, _sskd])
+def test_features_are_those_of_the_mixed_picture_and_labels_count_by_share(make: Any) -> None:
+    method, mixed = make(), {**batch([0, 1, 2, 1], [1, 0, 1, 2]), "inputs": tapped.images(4)["inputs"]}
+    plain = {name: value for name, value in mixed.items() if name != "mixed"}
+    update = method.stages()[-1].updates[0].name
+    method.enter(method.stages()[-1])
+    method.eval()
+    found, without = method(mixed, update=update).terms, method(plain, update=update).terms
+    assert found.keys() == without.keys()
+    assert len(found) > 1
+    for name in found.keys() - {"hard"}:
+        torch.testing.assert_close(found[name], without[name])
+    torch.testing.assert_close(found["hard"], Classification().loss(method.student(mixed["inputs"]), mixed))
+    assert not torch.equal(found["hard"], without["hard"])
 
 
 def test_the_decoupled_term_refuses_mixed_samples() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 
 import torch
 
@@ -35,9 +37,14 @@ def gains_by_compiling(device: torch.device | str) -> bool:
     return torch.device(device).type == "cuda" or has_amx()
 
 
+def compiler() -> str:
+    """The C++ compiler that `torch.compile` calls for code on a processor: that of CXX, else the system's."""
+    return os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+
+
 def can_compile(device: torch.device | str) -> bool:
-    """Whether `torch.compile` can build code: on a processor it needs a C++ compiler."""
-    return torch.device(device).type != "cpu" or any(shutil.which(name) for name in ("g++", "clang++", "cl"))
+    """Whether `torch.compile` can build code: on a processor it needs its C++ compiler, no other one."""
+    return torch.device(device).type != "cpu" or shutil.which(compiler()) is not None
 
 
 def _has(name: str) -> bool:

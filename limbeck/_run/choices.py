@@ -13,14 +13,14 @@ from torch import nn
 
 from limbeck._fast.gain import gains_from_bf16
 from limbeck._fast.layout import has_pictures, refuses_channels_last
-from limbeck._fast.processor import can_compile, gains_by_compiling
+from limbeck._fast.processor import can_compile, compiler, gains_by_compiling
 from limbeck._run.live import LONG
 from limbeck.engine.settings import Machine
 from limbeck.errors import RequestError
 from limbeck.recipe import Recipe
 from limbeck.task import Task
 
-_NO_COMPILER = "there is no C++ compiler (g++)"
+_NO_COMPILER = f"there is no C++ compiler ({compiler()})"
 
 
 @dataclass(frozen=True)

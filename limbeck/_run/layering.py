@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,20 +21,44 @@ from limbeck.task import Classification
 _SIZE, _CHANNELS, _CLASSES, _TOKENS, _SAMPLES = 32, 3, 10, 8, 2
 
 
-def layers_of(model: str | nn.Module, size: int | None, channels: int | None, classes: int | None) -> Listing:
+def layers_of(
+    model: str | nn.Module, size: int | None, channels: int | None, classes: int | None, example: Any = None
+) -> Listing:
     """The layers of a model; see `limbeck.list_layers`."""
+    if example is not None and (size or channels):
+        raise RequestError("size and channels are those of the example", fix="leave them out")
     if isinstance(model, str) and check_spec(model).source == "folder":
         network, inputs = _finished(model, size, channels, classes)
+        inputs = inputs if example is None else example
     else:
-        inputs = _inputs(model, size, channels)
+        inputs = _inputs(model, size, channels) if example is None else example
         network = model if isinstance(model, nn.Module) else _network(model, inputs, size, channels, classes)
-    found = layers(network.eval(), {"inputs": inputs}, Classification(classes))
+    found = _shown(network.eval(), inputs, classes)
     rows = [_row(layer) for layer in found]
     head = ("path", "kind", "shape", ">calls", ">parameters", ">compute", "note")
-    shown = "tokens" if isinstance(inputs, dict) else "x".join(str(side) for side in inputs.shape[1:])
-    notes = ("", f'shown {shown}; taps: [method] taps = {{ student = ["PATH"], teacher = ["PATH"] }}')
+    pairs = 'taps: [method] taps = { student = ["PATH"], teacher = ["PATH"] }'
+    notes = ("", f"shown {_described(inputs)}; {pairs}")
     entries = [{**dataclasses.asdict(layer), "shape": layer.shape and layer.shape[1:]} for layer in found]
     return Listing("layers", entries, Table(head, rows, notes))
+
+
+def _shown(network: nn.Module, inputs: Any, classes: int | None) -> list[Layer]:
+    try:
+        return layers(network, {"inputs": inputs}, Classification(classes))
+    except (RuntimeError, TypeError, IndexError, ValueError) as error:
+        if isinstance(error, RequestError):
+            raise
+        said = str(error).partition("\n")[0]
+        raise RequestError(
+            f"the model does not take {_described(inputs)}: {said}",
+            fix="--size and --channels, or list_layers(model, example=INPUTS)",
+        ) from error
+
+
+def _described(inputs: Any) -> str:
+    if isinstance(inputs, torch.Tensor):
+        return "x".join(str(side) for side in inputs.shape[1:]) or "a number"
+    return " and ".join(inputs) if isinstance(inputs, Mapping) else f"a {type(inputs).__name__}"
 
 
 def _finished(

@@ -201,6 +201,12 @@ def _restore_buffers(buffers: list[_Buffer]) -> None:
     for module, name, buffer, content in buffers:
         module._buffers[name] = buffer
         # Written only where it changed: a graph of the caller's may have saved it.
-        if buffer is not None and content is not None and not torch.equal(buffer, content):
+        if buffer is not None and content is not None and not _equal(buffer, content):
             with torch.no_grad():
                 buffer.copy_(content)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    if one.layout != torch.strided:  # torch compares no sparse tensors
+        one, other = one.to_dense(), other.to_dense()
+    return torch.equal(one, other)

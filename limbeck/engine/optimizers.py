@@ -78,6 +78,7 @@ def build_optimizer(update: Update, settings: Training) -> Optimizer:
     settings = override(settings, update)
     _known("optimizer", settings.optimizer, optimizer_names())
     make = getattr(torch.optim, settings.optimizer)
+    _check_rate(settings, make)
     options = settings.optimizer_options
     if options is None:
         options = _SGD_DEFAULTS if settings.optimizer == "SGD" else {}
@@ -98,6 +99,21 @@ def build_optimizer(update: Update, settings: Training) -> Optimizer:
         return cast(Optimizer, make(groups, lr=settings.learning_rate, **options))
     except (TypeError, ValueError) as error:
         raise RequestError(f"{settings.optimizer} refuses {options}: {error}") from error
+
+
+def _check_rate(settings: Training, make: type[Optimizer]) -> None:
+    """Refuses to train with another optimizer at the rate that is meant for SGD.
+
+    Raises:
+        RequestError: with the default of torch as the fix.
+    """
+    if settings.optimizer == "SGD" or "learning_rate" in settings.model_fields_set:
+        return
+    usual = inspect.signature(make).parameters["lr"].default
+    raise RequestError(
+        f"{settings.optimizer} needs a learning_rate: the default, {settings.learning_rate:g}, is for SGD",
+        fix=f"learning_rate = {float(usual):g}, the default of torch",
+    )
 
 
 def override(settings: Training, update: Update) -> Training:

@@ -31,7 +31,7 @@ class Training(_Section):
     optimizer: str = "SGD"
     """Name of a class in torch.optim."""
     learning_rate: float = Field(default=0.05, gt=0)
-    """Learning rate, or the highest one of a schedule."""
+    """Learning rate, or the highest one of a schedule. The default is for SGD; any other needs its own."""
     optimizer_options: dict[str, Any] | None = None
     """Further arguments of the optimizer. For SGD by default momentum 0.9, nesterov, weight_decay 5e-4."""
     schedule: str = "CosineAnnealingLR"

@@ -29,7 +29,7 @@ def test_every_schedule_can_be_built_by_name(name):
 
 @pytest.mark.parametrize("name", optimizer_names())
 def test_every_optimizer_can_be_built_by_name(name):
-    check(Training(optimizer=name, optimizer_options={}))
+    check(Training(optimizer=name, optimizer_options={}, learning_rate=0.01))
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,20 @@ def test_lengths_that_are_left_out_are_those_of_the_stage():
 
 def test_what_the_method_asks_for_stands_over_the_recipe():
     update = Update("meta", {"meta": [torch.nn.Parameter(torch.zeros(1))]}, optimizer={"optimizer": "Adam"})
-    assert isinstance(build_optimizer(update, Training()), torch.optim.Adam)
+    assert isinstance(build_optimizer(update, Training(learning_rate=0.01)), torch.optim.Adam)
     wrong = Update("meta", {"meta": [torch.nn.Parameter(torch.zeros(1))]}, optimizer={"optimiser": "Adam"})
     with pytest.raises(RequestError) as caught:
         build_optimizer(wrong, Training())
     assert caught.value.near[0] == "optimizer"
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "RMSprop"])
+def test_the_rate_of_sgd_is_no_default_of_another(name):
+    with pytest.raises(
+        RequestError, match=f"{name} needs a learning_rate: the default, 0.05, is for SGD"
+    ) as caught:
+        check(Training(optimizer=name))
+    usual = getattr(torch.optim, name)([torch.nn.Parameter(torch.zeros(1))]).param_groups[0]["lr"]
+    assert caught.value.fix == f"learning_rate = {usual:g}, the default of torch"
+    check(Training(optimizer=name, learning_rate=0.05))  # whoever writes it, means it
+    check(Training())

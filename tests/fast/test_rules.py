@@ -208,3 +208,19 @@ def test_first_samples_cut_what_has_a_row_a_sample():
     assert cut["inputs"]["a"].tolist() == [[0], [1]]
     assert cut["index"].tolist() == [0, 1]
     assert cut["count"] == {"samples": 6.0}
+
+
+def test_the_compiler_is_the_one_that_torch_would_call(tmp_path, monkeypatch):
+    for name in ("clang++", "cl"):
+        (tmp_path / name).write_text("", encoding="ascii")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    for system, name in (("linux", "g++"), ("darwin", "clang++"), ("win32", "cl")):
+        monkeypatch.setattr("sys.platform", system)
+        assert processor.compiler() == name
+    monkeypatch.setattr("sys.platform", "linux")
+    assert not processor.can_compile("cpu")
+    assert processor.can_compile("cuda")
+    monkeypatch.setenv("CXX", "clang++")
+    assert processor.can_compile("cpu")
