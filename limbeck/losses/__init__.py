@@ -10,7 +10,9 @@ from limbeck.losses.checks import (
     warn_of_constant_rows,
     warn_of_probabilities,
 )
+from limbeck.losses.correlation import class_correlation_error, pearson, varies
 from limbeck.losses.features import feature_error
+from limbeck.losses.ranks import hard_rank, sigmoid_rank, soft_rank
 from limbeck.losses.reductions import reduce_samples, reduce_tokens, reduce_weighted, widen
 from limbeck.losses.soft import (
     bernoulli_divergence,
@@ -36,22 +38,28 @@ __all__ = [
     "check_rest",
     "check_same_shape",
     "check_temperature",
+    "class_correlation_error",
     "decoupled_terms",
     "feature_error",
+    "hard_rank",
     "js_divergence",
     "kl_divergence",
     "log_probabilities",
     "mix_logits",
+    "pearson",
     "reduce_samples",
     "reduce_tokens",
     "reduce_weighted",
+    "sigmoid_rank",
     "smooth_absolute_error",
+    "soft_rank",
     "softened_divergence",
     "sparse_decoupled_terms",
     "sparse_divergence",
     "squared_error",
     "standardize",
     "top_k",
+    "varies",
     "warn_of_constant_rows",
     "warn_of_probabilities",
     "widen",

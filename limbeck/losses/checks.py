@@ -41,19 +41,22 @@ def check_labels(targets: Tensor, num_classes: int, *, unlabelled: bool = True) 
         )
 
 
-def check_finite(values: Tensor, what: str) -> None:
+def check_finite(
+    values: Tensor, what: str, fix: str = "look at the teacher's weights, inputs and precision"
+) -> None:
     """Refuses values that are not finite. Reads a value back.
 
     Args:
         values: [N, ...].
         what: their name in the message, as "teacher logits".
+        fix: what to do about it.
     """
     wrong = ~torch.isfinite(values).flatten(1).all(1)
     if bool(wrong.any()):
         first = int(wrong.nonzero()[0])
         raise RunError(
             f"{what} are not finite in {int(wrong.sum())} of {len(wrong)} rows, first in row {first}",
-            fix="look at the teacher's weights, inputs and precision",
+            fix=fix,
         )
 
 
