@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from limbeck.method import Method
 
 METHODS: dict[str, str] = {
+    "cmkd": "limbeck.methods.cmkd:CMKD",
     "kd": "limbeck.methods.kd:KD",
     "peer_mutual_kd": "limbeck.methods.peer_mutual_kd:PeerMutualKD",
     "plain": "limbeck.methods.plain:Plain",

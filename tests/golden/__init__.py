@@ -32,6 +32,7 @@ from torch import Tensor
 
 #: Methods that are built: the module of their cases.
 MODULES = {
+    "cmkd": "tests.golden.case_cmkd",
     "kd": "tests.golden.case_kd",
     "peer_mutual_kd": "tests.golden.case_peer_mutual_kd",
     "semckd": "tests.golden.case_semckd",
