@@ -85,13 +85,11 @@ class _Shown:
         return [(anchor, name) for anchor, name, there in found if there]
 
     def curve_legend(self, curves: Sequence[Curve]) -> Any:
-        """The legend of a picture of lines."""
-        return pictures.legend(
-            [
-                (each.series, pictures.shape_of(each.series) if each.chosen else "", each.name)
-                for each in curves
-            ]
-        )
+        """The legend of a picture of lines; curves of several seeds share an entry."""
+        told = [
+            (each.series, pictures.shape_of(each.series) if each.chosen else "", each.name) for each in curves
+        ]
+        return pictures.legend(list(dict.fromkeys(told)))
 
     def calibration_legend(self, networks: Sequence[Calibration]) -> Any:
         """The legend of the picture of calibration."""

@@ -20,12 +20,13 @@ from limbeck._report.pictures import shortened
 from limbeck._show import figures
 
 _FIGURE = re.compile(r"(?<=\d) (?=(?:x|%|points|ms|s|kB|MB|GB)(?!\w))")
+_MINUS = re.compile(r"(?<!\S)-(?=\d)")
 _TEACHER_PART = 0.005  # of a step, below which the teacher's share is not worth a sentence
 
 
 def tidy(text: str) -> str:
     """A sentence of ours whose figures are not torn from their units at the end of a line."""
-    return _FIGURE.sub("\u00a0", text).replace("\u00a0x", "\u00d7")
+    return _MINUS.sub("\u2212", _FIGURE.sub("\u00a0", text).replace("\u00a0x", "\u00d7"))
 
 
 def name_of(text: str) -> str:
@@ -66,7 +67,8 @@ def validation_title(curves: Sequence[Curve], kind: str) -> str:
     """Which training reached most on validation data."""
     best = max(curves, key=lambda curve: max(value for _, value in curve.points))
     epoch, value = max(best.points, key=lambda point: point[1])
-    return f"Best on validation data: {name_of(best.whole_name)}, {figures.score(kind, value)} in epoch {epoch:.0f}"
+    name, score = name_of(best.whole_name), figures.score(kind, value)
+    return f"Best on validation data: {name}, {score} in epoch {epoch:.0f}"
 
 
 def terms_title(curves: Sequence[Curve]) -> str:

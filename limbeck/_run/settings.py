@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Self
 
@@ -157,6 +157,8 @@ class Settings:
                 files = [run.network(key) for run in group if run.network(key).get("score") is not None]
                 if files:
                     rows.append(_model(self.series(group), shown, files, file=True))
+        if len(self.runs) > 1:  # a note or a slowest call is of one run
+            rows = [replace(row, note="", slowest=None) for row in rows]
         return rows
 
     def notes(self) -> list[str]:
