@@ -39,7 +39,7 @@ from torch import nn
 
 from benchmarks.quality import cifar_sheets
 from benchmarks.quality.defaults import network
-from benchmarks.quality.store import Store
+from benchmarks.speed.store import Store
 from benchmarks.speed import loops, rival
 from benchmarks.speed.turns import Told
 from limbeck import CachedTeacher, evaluate

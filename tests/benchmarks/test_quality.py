@@ -129,7 +129,7 @@ def test_reasons_stand_only_where_the_figures_ask_for_them(
 def test_the_short_table_has_a_column_for_each_result(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(page.BENCHMARKS, "tiny", TINY)  # type: ignore[arg-type]
+    monkeypatch.setattr(page, "BENCHMARKS", {"tiny": TINY})
     stored = json.loads((finished / "results" / "quality_tiny.json").read_text("utf-8"))
     lines = page.short_table([stored]).splitlines()
     assert lines[0] == "| test accuracy | Tiny |"
@@ -167,22 +167,23 @@ def test_sheets_are_read_row_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert parts["validation"][0][0, 1, 0, 0] == 4000 % 256
 
 
+def _write_a_broken_sheet(folder: Path) -> None:
+    write_sheets(folder)
+    (folder / "train-01.webp").write_bytes(b"RIFF")
+
+
+def _write_a_sheet_too_many(folder: Path) -> None:
+    write_sheets(folder)
+    (folder / "test-01.webp").write_bytes((folder / "test-00.webp").read_bytes())
+
+
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
         (lambda folder: None, "not on this machine"),
         (lambda folder: write_sheets(folder, width=49), "needed 100 rows of 50"),
-        (
-            lambda folder: (write_sheets(folder), (folder / "train-01.webp").write_bytes(b"RIFF")),
-            "cannot be read",
-        ),
-        (
-            lambda folder: (
-                write_sheets(folder),
-                (folder / "test-01.webp").write_bytes((folder / "test-00.webp").read_bytes()),
-            ),
-            "10000 pictures and 5000 labels",
-        ),
+        (_write_a_broken_sheet, "cannot be read"),
+        (_write_a_sheet_too_many, "10000 pictures and 5000 labels"),
     ],
 )
 def test_folders_that_do_not_fit_are_refused(
