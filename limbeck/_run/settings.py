@@ -195,8 +195,8 @@ class Settings:
     def _alone_of(self, group: Sequence[ToldRun]) -> dict[int, float]:
         """Scores of the student alone by seed: of the runs themselves, else of plain runs on their data."""
         others = [run for run in self.runs if run.method == _PLAIN and _same_data(run, group[0])]
-        found = {run.seed: run.alone() for run in [*others, *group]}
-        return {seed: score for seed, score in found.items() if score is not None}
+        scores = [(run.seed, run.alone()) for run in [*others, *group]]
+        return {seed: score for seed, score in scores if score is not None}
 
     def _against(self, group: Sequence[ToldRun], scores: Mapping[int, float], name: str) -> Comparison:
         paired = [
