@@ -10,7 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from limbeck.errors import RequestError
-from limbeck.losses import TopK, reduce_samples, reduce_tokens, widen
+from limbeck.losses import (
+    TopK,
+    bernoulli_divergence,
+    reduce_samples,
+    reduce_tokens,
+    softened_divergence,
+    sparse_divergence,
+    squared_error,
+    widen,
+)
 from limbeck.losses.reductions import Reduction, TokenReduction
 from limbeck.task import Task, Tokens, denominator
 
@@ -88,6 +97,31 @@ def rows_of(task: Task, student: Tensor, teacher: Any, batch: Mapping[str, Any])
     whole = F.pad(mask, (0, student.shape[1] - mask.shape[1]))  # a causal task leaves out the last position
     picked = [each.select(whole) if isinstance(each, TopK) else each[whole] for each in teachers]
     return Rows(student[whole], picked, None if targets is None else labels[mask], whole)
+
+
+def soft_term(
+    task: Task, student: Tensor, teacher: Any, batch: Mapping[str, Any], temperature: float
+) -> Tensor:
+    """The soft term of plain distillation, in the form that the kind of the task asks for; T^2 inside.
+
+    Args:
+        task: of one of the kinds in `REDUCTIONS`: a KL of classes or tokens, a Bernoulli KL of labels, the
+            squared error of values.
+        student: outputs, as in `rows_of`.
+        teacher: of one teacher, likewise.
+        batch: normal form.
+        temperature: T > 0.
+    """
+    rows = rows_of(task, student, teacher, batch)
+    own, target = rows.student, rows.teachers[0]
+    if isinstance(target, TopK):
+        values = sparse_divergence(own, target, temperature, "none")
+    elif task.kind == "values":
+        values = squared_error(own, target, "none")
+    else:
+        divergence = bernoulli_divergence if task.kind == "labels" else softened_divergence
+        values = divergence(own, target, temperature, "none")
+    return reduce_rows(values, rows.mask, batch, REDUCTIONS[task.kind][0])
 
 
 def supervised(task: Task, output: Tensor, batch: Mapping[str, Any], reduction: RowReduction) -> Tensor:

@@ -10,16 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limbeck.errors import RequestError, nearest
-from limbeck.losses import (
-    TopK,
-    bernoulli_divergence,
-    check_finite,
-    check_temperature,
-    softened_divergence,
-    sparse_divergence,
-    squared_error,
-    widen,
-)
+from limbeck.losses import check_finite, check_temperature, widen
 from limbeck.method import Card, Method, Stage, Trained, Update
 from limbeck.methods._agreement import check_choice
 from limbeck.methods._cross_layers import (
@@ -31,7 +22,7 @@ from limbeck.methods._cross_layers import (
     same_number,
     similarity,
 )
-from limbeck.methods._rows import REDUCTIONS, reduce_rows, rows_of
+from limbeck.methods._rows import soft_term
 from limbeck.methods._sequences import valid_positions
 from limbeck.record import Losses, Record
 from limbeck.task import Task, denominator, num_samples
@@ -195,7 +186,7 @@ class SemCKD(Method):
         if self.hard_weight > 0:
             terms["hard"] = self._hard(student.output, batch)
         if self.soft_weight > 0:
-            terms["soft"] = self._soft(student.output, teacher.output, batch)
+            terms["soft"] = soft_term(self.task, student.output, teacher.output, batch, self.temperature)
         own, others = self._maps("student", student, batch), self._maps("teacher", teacher, batch)
         samples = same_number(own, others)
         if self._applies(samples):
@@ -225,19 +216,6 @@ class SemCKD(Method):
                 fix="hard_weight = 0 trains on the teacher alone",
             )
         return self.task.loss(output, batch)
-
-    def _soft(self, student: Tensor, teacher: Any, batch: Mapping[str, Any]) -> Tensor:
-        """The soft term of plain distillation, in the form that the kind of the task asks for."""
-        rows = rows_of(self.task, student, teacher, batch)
-        own, target = rows.student, rows.teachers[0]
-        if isinstance(target, TopK):
-            values = sparse_divergence(own, target, self.temperature, "none")
-        elif self.task.kind == "values":
-            values = squared_error(own, target, "none")
-        else:
-            divergence = bernoulli_divergence if self.task.kind == "labels" else softened_divergence
-            values = divergence(own, target, self.temperature, "none")
-        return reduce_rows(values, rows.mask, batch, REDUCTIONS[self.task.kind][0])
 
     def _attend(self, student: Sequence[Map], teacher: Sequence[Map]) -> Tensor:
         """The weights a, [n, S, T]."""
