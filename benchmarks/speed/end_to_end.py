@@ -39,8 +39,8 @@ from torch import nn
 
 from benchmarks.quality import cifar_sheets
 from benchmarks.quality.defaults import network
-from benchmarks.speed.store import Store
 from benchmarks.speed import loops, rival
+from benchmarks.speed.store import Store
 from benchmarks.speed.turns import Told
 from limbeck import CachedTeacher, evaluate
 from limbeck._run.machine import facts
