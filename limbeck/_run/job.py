@@ -143,7 +143,7 @@ def _execute(
             seconds = trained + time.monotonic() - finishing
         ended = {"state": "finished", "finished": _now(), "seconds": round(seconds, 1)}
         run = {**folder.figures(), **found, **ended, "files": [*found["files"], "report.html"]}
-        finished_page(folder, run)
+        run["findings"] = finished_page(folder, run)
         folder.write_figures(run)
         folder.log(f"done in {figures.clock(seconds)}")
     return Run.open(folder.path)

@@ -31,12 +31,14 @@ class Report:
     Attributes:
         path: of the file.
         page: what it says.
+        findings: of the runs, as plain values.
         folders: of its runs.
         bytes: of the file.
     """
 
     path: Path
     page: Page
+    findings: Sequence[Mapping[str, Any]]
     folders: tuple[str, ...]
     bytes: int
 
@@ -56,10 +58,7 @@ class Report:
             "runs": list(self.folders),
             "verdict": self.page.verdict,
             "warnings": list(self.page.warnings),
-            "findings": [
-                {"code": each.code, "severity": each.severity, "message": each.message}
-                for each in self.page.findings
-            ],
+            "findings": [dict(each) for each in self.findings],
         }
 
     def __repr__(self) -> str:
@@ -77,25 +76,29 @@ def report(runs: Sequence[str | Path], output: str | Path | None) -> Report:
         if not folder.finished:
             raise RequestError(f"{folder} is not finished", fix=f"limbeck distill {folder} --resume")
     told = [ToldRun.read(folder, folder.figures()) for folder in folders]
-    page = page_of(told)
-    return _written(page, folders, _place(folders, output))
+    page, findings = page_of(told)
+    return _written(page, findings, folders, _place(folders, output))
 
 
-def finished_page(folder: RunFolder, run: Mapping[str, Any]) -> None:
+def finished_page(folder: RunFolder, run: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Writes the page of a run that comes to its end, and the data behind its pictures.
 
     Args:
         folder: of the run.
         run: what run.json will hold.
+
+    Returns:
+        The findings of the run, for run.json.
     """
     told = ToldRun.read(folder, run)
-    page = page_of([told])
+    page, findings = page_of([told])
     plots.write(folder, page, told.found)
-    _written(page, [folder], folder.path / _FILE)
+    _written(page, findings, [folder], folder.path / _FILE)
+    return findings
 
 
-def page_of(runs: Sequence[ToldRun]) -> Page:
-    """What a page says of some runs.
+def page_of(runs: Sequence[ToldRun]) -> tuple[Page, list[dict[str, Any]]]:
+    """What a page says of some runs, and all findings as plain values.
 
     Raises:
         RequestError: their scores are of different kinds.
@@ -106,7 +109,7 @@ def page_of(runs: Sequence[ToldRun]) -> Page:
     shown = runs[:_MOST]
     left = len(runs) - len(shown)
     notes = [*settings.notes(), *([f"Details of the first {_MOST} of {len(runs)} runs."] if left else [])]
-    return Page(
+    page = Page(
         title=settings.title(),
         about=settings.about(),
         verdict=judged.verdict,
@@ -126,6 +129,7 @@ def page_of(runs: Sequence[ToldRun]) -> Page:
         terms=settings.terms(),
         runs=[details_of(each.folder, each.run, each.label(settings), each.found) for each in shown],
     )
+    return page, [dict(each) for each in judged.stored]
 
 
 def _place(folders: Sequence[RunFolder], output: str | Path | None) -> Path:
@@ -142,7 +146,9 @@ def _place(folders: Sequence[RunFolder], output: str | Path | None) -> Path:
     return path
 
 
-def _written(page: Page, folders: Sequence[RunFolder], path: Path) -> Report:
+def _written(
+    page: Page, findings: Sequence[Mapping[str, Any]], folders: Sequence[RunFolder], path: Path
+) -> Report:
     text = render(page)
     draft = path.with_name(f".{path.name}.draft")
     try:
@@ -154,4 +160,4 @@ def _written(page: Page, folders: Sequence[RunFolder], path: Path) -> Report:
             f"{path.as_posix()} cannot be written: {error.strerror or error}",
             fix="--output with another file",
         ) from error
-    return Report(path, page, tuple(map(str, folders)), len(text))
+    return Report(path, page, findings, tuple(map(str, folders)), len(text))

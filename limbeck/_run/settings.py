@@ -18,7 +18,7 @@ from limbeck._show import figures
 from limbeck._show.intervals import Interval, mean_interval
 from limbeck.errors import RequestError
 
-_PLAIN, _REFERENCE = "plain", "kd"
+PLAIN, _REFERENCE = "plain", "kd"
 _SERIES = ("s1", "s2", "s3", "s4", "s5", "s6")
 _OUTSIDE = ("name", "seed", "machine", "log", "export")  # of a recipe: what does not make another setting
 _FILES = {"onnx": "as ONNX", "onnx_int8": "as ONNX int8", "torch": "as PyTorch program"}
@@ -77,7 +77,7 @@ class ToldRun:
 
     def alone(self) -> float | None:
         """The score of the student alone: beside the distilled one, or the result of a plain run."""
-        about = self.network("distilled") if self.method == _PLAIN else self.network("alone")
+        about = self.network("distilled") if self.method == PLAIN else self.network("alone")
         return about.get("score")
 
 
@@ -114,9 +114,9 @@ class Settings:
 
     def series(self, group: Sequence[ToldRun]) -> str:
         """Its colour; a plain student has that of a student alone."""
-        if group[0].method == _PLAIN:
+        if group[0].method == PLAIN:
             return "alone"
-        taught = [other for other in self.groups if other[0].method != _PLAIN]
+        taught = [other for other in self.groups if other[0].method != PLAIN]
         return _SERIES[taught.index(group) % len(_SERIES)]
 
     def group_of(self, run: ToldRun) -> Sequence[ToldRun]:
@@ -150,7 +150,7 @@ class Settings:
             rows.append(_model("alone", "student alone", _different(alone)))
         few = len(self.groups) <= 2
         for group in self.groups:
-            only = group[0].method == _PLAIN and not alone
+            only = group[0].method == PLAIN and not alone
             name = "student alone" if only else f"student by {self.label(group)}"
             rows.append(_model(self.series(group), name, [run.network("distilled") for run in group]))
             for key, shown in _FILES.items() if few else ():
@@ -183,7 +183,7 @@ class Settings:
         told = []
         reference = [group for group in self.groups if group[0].method == _REFERENCE]
         for group in self.groups:
-            if group[0].method == _PLAIN:
+            if group[0].method == PLAIN:
                 continue
             told.append(self._against(group, self._alone_of(group), "the same student alone"))
             if reference and group is not reference[0] and len(reference) == 1:
@@ -194,7 +194,7 @@ class Settings:
 
     def _alone_of(self, group: Sequence[ToldRun]) -> dict[int, float]:
         """Scores of the student alone by seed: of the runs themselves, else of plain runs on their data."""
-        others = [run for run in self.runs if run.method == _PLAIN and _same_data(run, group[0])]
+        others = [run for run in self.runs if run.method == PLAIN and _same_data(run, group[0])]
         scores = [(run.seed, run.alone()) for run in [*others, *group]]
         return {seed: score for seed, score in scores if score is not None}
 
@@ -254,7 +254,7 @@ class Settings:
         """Colour and name of a training."""
         if phase.startswith("teacher"):
             return "teacher", "teacher" if len(run.teachers()) < 2 else phase
-        if phase == "alone" or run.method == _PLAIN:
+        if phase == "alone" or run.method == PLAIN:
             return "alone", "student alone"
         group = self.group_of(run)
         return self.series(group), f"student by {self.label(group)}"

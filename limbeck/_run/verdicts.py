@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from limbeck._findings import CATALOGUE, Finding
 from limbeck._report.facts import Comparison, Found, Number
 from limbeck._run import closing
+from limbeck._run.noticed import OF_THE_VERDICT, noticed
 from limbeck._run.settings import Settings, ToldRun
 from limbeck._show import figures
 
@@ -16,13 +18,14 @@ _NOTABLE = 1.05  # times smaller or faster from which it is worth a word
 
 @dataclass(frozen=True)
 class Judged:
-    """What stands at the top of a page."""
+    """What stands at the top of a page; `stored` are all findings as plain values."""
 
     verdict: str
     numbers: Sequence[Number]
     seeds: str
     warnings: Sequence[str]
     findings: Sequence[Found]
+    stored: Sequence[Mapping[str, Any]]
 
 
 def judge(settings: Settings) -> Judged:
@@ -31,13 +34,15 @@ def judge(settings: Settings) -> Judged:
     best = max(taught or settings.groups, key=_validated)
     run = best[0]
     helped = settings.helped()
+    findings = noticed(settings, helped)
     against = next((each for each in helped if each.name.startswith(f"{settings.label(best)} against")), None)
     return Judged(
         _sentence(settings, best, against),
         _numbers(run, best, against),
         _seeds(settings),
-        _warnings(settings, best, against),
-        [],
+        _warnings(settings, findings),
+        [_shown(each) for each in findings if each.code not in OF_THE_VERDICT],
+        [each.stored() for each in findings],
     )
 
 
@@ -133,23 +138,28 @@ def _seeds(settings: Settings) -> str:
     return f"{runs}, {of}. {chosen}".strip()
 
 
-def _warnings(settings: Settings, best: Sequence[ToldRun], against: Comparison | None) -> list[str]:
-    """One seed, or a difference that may be chance."""
-    run, kind = best[0], best[0].run["score"]["kind"]
-    told = []
-    tie = against is not None and against.interval is not None and against.interval.holds_zero
-    if len(best) == 1:
-        alone = run.alone()
-        noise = None
-        if alone is not None and run.method != "plain":
-            noise = closing.chance(
-                kind, alone, run.network("distilled")["score"], run.run["score"]["samples"]
-            )
-        beside = "" if noise is None else f" A difference below {figures.points(kind, noise)} may be chance."
-        told.append(f"One seed.{beside} limbeck compare with several seeds tells more.")
-    if tie and against is not None:
-        told.append(f"A tie: the difference of {against.name} may be chance.")
-    if run.run["score"]["split"] != "test":
-        split = run.run["score"]["split"]
+def _warnings(settings: Settings, findings: Sequence[Finding]) -> list[str]:
+    """What weakens the verdict: one seed, a tie, scores of data that were used before."""
+    told = [
+        f"{each.message[:1].upper()}{each.message[1:]} ({each.code})."
+        for each in findings
+        if each.code in OF_THE_VERDICT
+    ]
+    split = settings.runs[0].run["score"]["split"]
+    if split != "test":
         told.append(f"There was no test split: the scores are of {split} data, which were used before.")
     return told
+
+
+def _shown(finding: Finding) -> Found:
+    """A finding as the page shows it."""
+    known = CATALOGUE[finding.code]
+    return Found(
+        finding.code,
+        finding.severity,
+        known.title,
+        finding.message,
+        finding.where,
+        finding.fix,
+        known.matters,
+    )

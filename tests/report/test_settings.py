@@ -99,7 +99,7 @@ def test_the_verdict_is_about_the_setting_that_validation_data_prefer() -> None:
 
 def test_one_seed_and_a_tie_are_warned_about() -> None:
     one = judge(Settings.of([told()])).warnings
-    assert any(text.startswith("One seed.") for text in one)
+    assert any(text.startswith("One seed; a difference below") for text in one)
     tied = [told(seed=seed, student=0.7 + (-1) ** seed * 0.01) for seed in range(4)]
     warnings = judge(Settings.of(tied)).warnings
     assert any(text.startswith("A tie") for text in warnings)
