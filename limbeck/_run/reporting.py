@@ -75,9 +75,9 @@ def report(runs: Sequence[str | Path], output: str | Path | None) -> Report:
     for folder in folders:
         if not folder.finished:
             raise RequestError(f"{folder} is not finished", fix=f"limbeck distill {folder} --resume")
-    told = [ToldRun.read(folder, folder.figures()) for folder in folders]
-    page, findings = page_of(told)
-    return _written(page, findings, folders, _place(folders, output))
+    path = _place(folders, output)
+    page, findings = page_of([ToldRun.read(folder, folder.figures()) for folder in folders])
+    return _written(page, findings, folders, path)
 
 
 def finished_page(folder: RunFolder, run: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from limbeck import cli
-from tests.bad_input import cases, cases_of_the_cache
+from tests.bad_input import cases, cases_of_the_cache, cases_of_the_report
 from tests.bad_input.cases import RECIPE, Case
 
-CASES = [*cases.CASES, *cases_of_the_cache.CASES]
+CASES = [*cases.CASES, *cases_of_the_cache.CASES, *cases_of_the_report.CASES]
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
