@@ -26,12 +26,14 @@ from limbeck.losses.soft import (
     standardize,
 )
 from limbeck.losses.sparse import TopK, check_rest, sparse_decoupled_terms, sparse_divergence, top_k
+from limbeck.losses.spectra import central, low_pass, spectral_representation, spectrum, unit_power
 from limbeck.losses.values import bounded_error, smooth_absolute_error, squared_error
 
 __all__ = [
     "TopK",
     "bernoulli_divergence",
     "bounded_error",
+    "central",
     "check_finite",
     "check_labels",
     "check_mixture",
@@ -45,6 +47,7 @@ __all__ = [
     "js_divergence",
     "kl_divergence",
     "log_probabilities",
+    "low_pass",
     "mix_logits",
     "pearson",
     "reduce_samples",
@@ -56,9 +59,12 @@ __all__ = [
     "softened_divergence",
     "sparse_decoupled_terms",
     "sparse_divergence",
+    "spectral_representation",
+    "spectrum",
     "squared_error",
     "standardize",
     "top_k",
+    "unit_power",
     "varies",
     "warn_of_constant_rows",
     "warn_of_probabilities",

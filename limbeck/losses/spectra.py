@@ -31,7 +31,8 @@ def spectrum(maps: Tensor) -> Tensor:
     Returns:
         Complex [B, C, H, W] with the zero frequency at (H//2, W//2).
     """
-    return torch.fft.fftshift(torch.fft.fft2(widen(maps), norm="ortho"), dim=(-2, -1))
+    shifted: Tensor = torch.fft.fftshift(torch.fft.fft2(widen(maps), norm="ortho"), dim=(-2, -1))
+    return shifted
 
 
 def central(values: Tensor, size: Sequence[int]) -> Tensor:

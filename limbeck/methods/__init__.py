@@ -17,6 +17,7 @@ METHODS: dict[str, str] = {
     "plain": "limbeck.methods.plain:Plain",
     "semckd": "limbeck.methods.semckd:SemCKD",
     "sskd": "limbeck.methods.sskd:SSKD",
+    "uhkd": "limbeck.methods.uhkd:UHKD",
 }
 
 #: Several of them at once; it takes methods in place of networks, so no recipe names it.
@@ -57,7 +58,8 @@ def _checked(name: str, found: Any) -> type[Method]:
     from limbeck.method import Card, Method
 
     if not (isinstance(found, type) and issubclass(found, Method)):
-        raise RequestError(f"{name!r} is {type(found).__name__}, not a subclass of limbeck.Method")
+        what = "a class" if isinstance(found, type) else f"a {type(found).__name__}"
+        raise RequestError(f"{name} is {what}, and no subclass of limbeck.Method")
     if not isinstance(getattr(found, "card", None), Card):
         raise RequestError(f"{name!r} has no card", fix="card = limbeck.Card(slug=..., ...)")
     return found

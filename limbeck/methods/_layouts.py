@@ -1,4 +1,4 @@
-"""How the values of a layer lie on the picture: maps, channels last, tokens, rows, vectors; all become maps."""
+"""How values of layers lie on the picture: maps, channels last, tokens, lines, vectors; all become maps."""
 
 from __future__ import annotations
 
