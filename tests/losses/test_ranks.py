@@ -113,7 +113,7 @@ def test_no_rows_have_no_ranks() -> None:
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
 def test_strengths_that_are_not_above_0_are_refused(value: float) -> None:
-    with pytest.raises(RequestError, match="strength .* needed a number above 0"):
+    with pytest.raises(RequestError, match=r"strength .* needed a number above 0"):
         soft_rank(logits(2, 3), value)
-    with pytest.raises(RequestError, match="scale .* needed a number above 0"):
+    with pytest.raises(RequestError, match=r"scale .* needed a number above 0"):
         sigmoid_rank(logits(2, 3), value)
