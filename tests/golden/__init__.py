@@ -37,6 +37,7 @@ MODULES = {
     "peer_mutual_kd": "tests.golden.case_peer_mutual_kd",
     "semckd": "tests.golden.case_semckd",
     "sskd": "tests.golden.case_sskd",
+    "uhkd": "tests.golden.case_uhkd",
 }
 
 #: Every method that golden files exist for. Those without a module are not built yet.
