@@ -8,7 +8,7 @@ from typing import Any
 from limbeck._findings import Finding, found
 from limbeck._report.facts import Comparison
 from limbeck._run import closing
-from limbeck._run.settings import PLAIN, Settings, ToldRun
+from limbeck._run.settings import Settings, ToldRun
 from limbeck._show import figures
 
 #: Said at the top of a page, beside the verdict that they weaken.
@@ -51,7 +51,7 @@ def _one_seed(settings: Settings) -> Iterator[Finding]:
 def _chance(run: ToldRun) -> float | None:
     """What the finite test set makes of two equal students; None where it cannot be told."""
     alone = run.alone()
-    if alone is None or run.method == PLAIN:
+    if alone is None or run.is_alone:
         return None
     score = run.run["score"]
     return closing.chance(score["kind"], alone, run.network("distilled")["score"], score["samples"])

@@ -18,7 +18,7 @@ from limbeck._show import figures
 from limbeck._show.intervals import Interval, mean_interval
 from limbeck.errors import RequestError
 
-PLAIN, _REFERENCE = "plain", "kd"
+_ALONE, _REFERENCES = ("plain",), ("kd",)
 _SERIES = ("s1", "s2", "s3", "s4", "s5", "s6")
 _OUTSIDE = ("name", "seed", "machine", "log", "export")  # of a recipe: what does not make another setting
 _FILES = {"onnx": "as ONNX", "onnx_int8": "as ONNX int8", "torch": "as PyTorch program"}
@@ -51,6 +51,16 @@ class ToldRun:
         return str(self.run["recipe"].get("method", {}).get("name", "kd"))
 
     @property
+    def is_alone(self) -> bool:
+        """Whether all that was trained is the student alone."""
+        return self.method in _ALONE
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether others are compared with it: classical distillation."""
+        return self.method in _REFERENCES
+
+    @property
     def seed(self) -> int:
         """Of the recipe."""
         return int(self.run["recipe"].get("seed", 0))
@@ -77,7 +87,7 @@ class ToldRun:
 
     def alone(self) -> float | None:
         """The score of the student alone: beside the distilled one, or the result of a plain run."""
-        about = self.network("distilled") if self.method == PLAIN else self.network("alone")
+        about = self.network("distilled") if self.is_alone else self.network("alone")
         return about.get("score")
 
 
@@ -105,18 +115,17 @@ class Settings:
 
     def label(self, group: Sequence[ToldRun]) -> str:
         """A setting in a few words: its method; where several share it, with the name of the recipe."""
-        method = group[0].method
-        if sum(other[0].method == method for other in self.groups) == 1:
-            return method
-        names = [other[0].run["name"] for other in self.groups if other[0].method == method]
-        mine = group[0].run["name"]
-        return f"{method} ({mine if names.count(mine) == 1 else group[0].folder})"
+        alike = _by((other[0] for other in self.groups), lambda run: run.method)[group[0].method]
+        if len(alike) == 1:
+            return group[0].method
+        names, mine = [run.run["name"] for run in alike], group[0].run["name"]
+        return f"{group[0].method} ({mine if names.count(mine) == 1 else group[0].folder})"
 
     def series(self, group: Sequence[ToldRun]) -> str:
         """Its colour; a plain student has that of a student alone."""
-        if group[0].method == PLAIN:
+        if group[0].is_alone:
             return "alone"
-        taught = [other for other in self.groups if other[0].method != PLAIN]
+        taught = [other for other in self.groups if not other[0].is_alone]
         return _SERIES[taught.index(group) % len(_SERIES)]
 
     def group_of(self, run: ToldRun) -> Sequence[ToldRun]:
@@ -150,7 +159,7 @@ class Settings:
             rows.append(_model("alone", "student alone", _different(alone)))
         few = len(self.groups) <= 2
         for group in self.groups:
-            only = group[0].method == PLAIN and not alone
+            only = group[0].is_alone and not alone
             name = "student alone" if only else f"student by {self.label(group)}"
             rows.append(_model(self.series(group), name, [run.network("distilled") for run in group]))
             for key, shown in _FILES.items() if few else ():
@@ -181,20 +190,20 @@ class Settings:
     def helped(self) -> list[Comparison]:
         """Each setting against the same student alone and against kd, paired by seed."""
         told = []
-        reference = [group for group in self.groups if group[0].method == _REFERENCE]
+        reference = [group for group in self.groups if group[0].is_reference]
         for group in self.groups:
-            if group[0].method == PLAIN:
+            if group[0].is_alone:
                 continue
             told.append(self._against(group, self._alone_of(group), "the same student alone"))
             if reference and group is not reference[0] and len(reference) == 1:
                 scores = {run.seed: float(run.network("distilled")["score"]) for run in reference[0]}
                 same = _same_data(group[0], reference[0][0])
-                told.append(self._against(group, scores if same else {}, _REFERENCE))
+                told.append(self._against(group, scores if same else {}, reference[0][0].method))
         return [each for each in told if each.differences]
 
     def _alone_of(self, group: Sequence[ToldRun]) -> dict[int, float]:
         """Scores of the student alone by seed: of the runs themselves, else of plain runs on their data."""
-        others = [run for run in self.runs if run.method == PLAIN and _same_data(run, group[0])]
+        others = [run for run in self.runs if run.is_alone and _same_data(run, group[0])]
         scores = [(run.seed, run.alone()) for run in [*others, *group]]
         return {seed: score for seed, score in scores if score is not None}
 
@@ -207,7 +216,7 @@ class Settings:
         interval = mean_interval([value for _, value in paired])
         how = f"95 % intervals over {figures.count(len(paired), 'seed')}, paired by seed (Student's t)."
         if interval is None:
-            interval = _over_samples(group[0]) if len(paired) == 1 and name != _REFERENCE else None
+            interval = _over_samples(group[0]) if len(paired) == 1 and name not in _REFERENCES else None
             how = "Fewer than three seeds: no interval over seeds."
             if interval is not None:
                 how = (
@@ -254,7 +263,7 @@ class Settings:
         """Colour and name of a training."""
         if phase.startswith("teacher"):
             return "teacher", "teacher" if len(run.teachers()) < 2 else phase
-        if phase == "alone" or run.method == PLAIN:
+        if phase == "alone" or run.is_alone:
             return "alone", "student alone"
         group = self.group_of(run)
         return self.series(group), f"student by {self.label(group)}"
