@@ -10,7 +10,7 @@ from typing import Any
 
 from limbeck._compare.leaderboard import FEWEST
 from limbeck._show import figures
-from limbeck._show.tables import Table
+from limbeck._show.tables import Table, harmless
 
 _SCORES = ("", "method", ">{split}", ">spread", ">last", ">against kd [95 %]", ">against alone [95 %]")
 _COSTS = (">parameters", ">file", ">latency", ">time", ">memory")
@@ -185,5 +185,5 @@ def as_html(board: Mapping[str, Any]) -> str:
 def as_markdown(board: Mapping[str, Any]) -> str:
     """Heading, facts, table, notes."""
     facts: Sequence[str] = board["facts"]
-    lines = "\n".join(f"- {text}" for text in facts)
-    return f"# Leaderboard {board['name']}\n\n{lines}\n\n{whole(board).markdown()}\n"
+    lines = "\n".join(f"- {harmless(text)}" for text in facts)
+    return f"# Leaderboard {harmless(board['name'])}\n\n{lines}\n\n{whole(board).markdown()}\n"

@@ -56,9 +56,9 @@ class Table:
     def markdown(self) -> str:
         """A table of Markdown; what would end a cell or begin a tag is made harmless."""
         side = ["---:" if name.startswith(">") else "---" for name in self.head]
-        head, *rows = [[_harmless(cell) for cell in row] for row in self._cells()]
+        head, *rows = [[harmless(cell) for cell in row] for row in self._cells()]
         lines = ["| " + " | ".join(row) + " |" for row in [head, side, *rows]]
-        notes = [f"- {_harmless(note)}" for note in self.notes]
+        notes = [f"- {harmless(note)}" for note in self.notes]
         return "\n".join([*lines, *([""] if notes else []), *notes])
 
     def html(self) -> str:
@@ -82,5 +82,6 @@ class Table:
         return self.html()
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
+    """A text for a cell of a Markdown table: one line, no bar, no tag."""
     return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
