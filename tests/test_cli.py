@@ -21,6 +21,17 @@ from limbeck._show.tables import Table
 
 ROOT = Path(__file__).parent.parent
 
+#: The verbs in the order of `--help`, each with its own flags.
+FLAGS = {
+    "distill": ["--dry-run", "--output", "--resume", "--set"],
+    "cache": ["--dry-run", "--set", "--verify"],
+    "compare": ["--dry-run", "--jobs", "--output", "--seeds", "--set"],
+    "report": ["--output"],
+    "recipes": ["--schema"],
+    "methods": [],
+    "layers": ["--channels", "--classes", "--size"],
+}
+
 
 class Said(NamedTuple):
     code: int
@@ -66,18 +77,12 @@ def test_verbs_and_their_flags() -> None:
         )
         for name, command in group.commands.items()  # type: ignore[attr-defined]
     }
-    assert flags == {
-        "distill": ["--dry-run", "--output", "--resume", "--set"],
-        "cache": ["--dry-run", "--set", "--verify"],
-        "report": ["--output"],
-        "recipes": ["--schema"],
-        "methods": [],
-        "layers": ["--channels", "--classes", "--size"],
-    }
+    assert flags == FLAGS
+    assert list(flags) == list(FLAGS)
     assert all(len(names) <= 6 for names in flags.values())
 
 
-@pytest.mark.parametrize("verb", ["distill", "cache", "recipes", "methods", "layers"])
+@pytest.mark.parametrize("verb", FLAGS)
 def test_help_shows_a_worked_example_and_the_flags_of_every_verb(
     limbeck: Callable[..., Said], verb: str
 ) -> None:
@@ -97,7 +102,7 @@ def test_no_words_show_the_help_and_the_version_is_printed(limbeck: Callable[...
     ("words", "message", "fix"),
     [
         (["destil", "x"], "limbeck has no verb 'destil'", "distill"),
-        (["zzz"], "limbeck has no verb 'zzz'", "one of distill, cache, recipes, methods, layers"),
+        (["zzz"], "limbeck has no verb 'zzz'", f"one of {', '.join(FLAGS)}"),
         (["distill"], "limbeck distill needs RECIPE|RUN", "limbeck distill --help"),
         (["distill", "x", "--ouput", "y"], "limbeck distill has no flag --ouput", "--output"),
         (["distill", "x", "--set"], "--set needs a value", "limbeck distill --help"),
@@ -184,8 +189,9 @@ def test_help_and_lists_import_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("limbeck ", ["distill", "cache", "recipes", "methods", "layers"]),
+        ("limbeck ", list(FLAGS)),
         ("limbeck distill qui", ["quickstart"]),
+        ("limbeck compare fashion-kd fashion-s", ["fashion-semckd", "fashion-sskd"]),
         ("limbeck methods sem", ["semckd"]),
         ("limbeck distill quickstart --set train.batch", ["train.batch_size="]),
         ("limbeck distill quickstart --set method.temp", ["method.temperature="]),

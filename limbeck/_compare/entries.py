@@ -11,7 +11,7 @@ from limbeck.errors import RequestError
 from limbeck.recipe import Recipe
 
 ALONE = "alone"
-_PLAIN = "plain"
+_PLAIN, _KD = "plain", "kd"
 #: Names of folders that lines of the table cannot have.
 _TAKEN = (ALONE, "teacher")
 _NONE = "nothing"
@@ -39,7 +39,12 @@ class Entry:
     @property
     def is_alone(self) -> bool:
         """Whether this is the plain student."""
-        return self.method == _PLAIN
+        return self.recipe.method.name == _PLAIN
+
+    @property
+    def is_kd(self) -> bool:
+        """Whether this is plain kd, against which all others are held."""
+        return self.recipe.method.name == _KD
 
 
 def entries_of(recipes: Sequence[tuple[Recipe, str]]) -> list[Entry]:

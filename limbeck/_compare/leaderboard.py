@@ -154,7 +154,7 @@ def rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
     ordered = sorted(lines, key=lambda line: -line.mean)
     scored = [line for line in ordered if line.scores]
     placed = ranks(scored)
-    kd = next((line for line in lines if line.entry.method == "kd"), None)
+    kd = next((line for line in lines if line.entry.is_kd), None)
     alone = next((line for line in lines if line.entry.is_alone), None)
     return [row(line, kd, alone, placed.get(line.entry.name, "")) for line in ordered]
 
