@@ -66,11 +66,12 @@ class Interrupted(LimbeckError):
 
 
 def nearest(word: str, options: Iterable[str], most: int = 5) -> list[str]:
-    """The options closest to `word`, nearest first, at most `most`; empty if none is close."""
+    """The options that begin with `word`, then those close to it, at most `most`; empty if none is close."""
     names = list(dict.fromkeys(options))
     lowered = {name.lower(): name for name in names}
-    found = difflib.get_close_matches(word.lower(), lowered, n=most, cutoff=0.5)
-    return [lowered[name] for name in found]
+    begun = [name for name in lowered if len(word) > 2 and name.startswith(word.lower())]
+    close = difflib.get_close_matches(word.lower(), lowered, n=most, cutoff=0.5)
+    return [lowered[name] for name in dict.fromkeys([*begun, *close])][:most]
 
 
 def require(module: str, extra: str, needed_by: str) -> ModuleType:

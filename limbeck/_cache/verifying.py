@@ -79,7 +79,8 @@ def verify(folder: Path | str, progress: Callable[[int, int], None] | None = Non
     key, record = found["key"], found["record"]
     if key.get("format") != FORMAT:
         raise RequestError(
-            f"{folder} has format {key.get('format')}; this limbeck reads {FORMAT}", fix="a matching limbeck"
+            f"{folder} has format {key.get('format')}; this limbeck reads {FORMAT}",
+            fix="the limbeck that wrote it, or write it again",
         )
     shards = Shards(folder, _dtype(key, record), key["samples"])
     views = {

@@ -114,9 +114,10 @@ def _wrong_value(
     for name, words in _LIMITS.items():
         if name in limits:
             needed = f"{words} {limits[name]} is needed"
-            return RequestError(
-                f"{dotted(path)} is {shown(value)}: {needed}", where=where, fix=_example(model, path)
-            )
+            fix = _example(model, path)
+            if fix is None or not fix.startswith(f"{path[-1]} = "):
+                fix = f"{describe(annotation)}, {words} {limits[name]:g}"
+            return RequestError(f"{dotted(path)} is {shown(value)}: {needed}", where=where, fix=fix)
     fix = _example(model, path)
     if isinstance(value, str):
         near = nearest(value, choices(annotation))

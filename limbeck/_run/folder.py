@@ -282,7 +282,9 @@ def opened(path: str | Path) -> RunFolder:
     """
     folder = RunFolder(Path(path))
     if not folder.is_run:
-        raise RequestError(f"{path} is no run: it has no {_RESOLVED}", fix="limbeck distill RECIPE makes one")
+        raise RequestError(
+            f"{folder} is no run: it has no {_RESOLVED}", fix="limbeck distill RECIPE makes one"
+        )
     return folder
 
 

@@ -25,6 +25,9 @@ def layers_of(
     model: str | nn.Module, size: int | None, channels: int | None, classes: int | None, example: Any = None
 ) -> Listing:
     """The layers of a model; see `limbeck.list_layers`."""
+    for name, value in (("size", size), ("channels", channels), ("classes", classes)):
+        if value is not None and value < 1:
+            raise RequestError(f"{name} is {value}: at least 1 is needed", fix=f"leave {name} out")
     if example is not None and (size or channels):
         raise RequestError("size and channels are those of the example", fix="leave them out")
     if isinstance(model, str) and check_spec(model).source == "folder":
@@ -80,7 +83,7 @@ def _inputs(model: str | nn.Module, size: int | None, channels: int | None) -> A
     if isinstance(model, str) and size is None and channels is None and check_spec(model).source == "hf":
         return _words()
     if model == "mlp":
-        return torch.rand(_SAMPLES, size or _SIZE)
+        return torch.rand(_SAMPLES, channels or size or _SIZE)
     side = size or _SIZE
     return torch.rand(_SAMPLES, channels or _CHANNELS, side, side)
 

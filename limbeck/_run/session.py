@@ -114,7 +114,11 @@ class Session:
             given["example"] = self.example()
         with torch.random.fork_rng():
             torch.manual_seed(self.seed("method"))
-            return self.chosen.method(**given)
+            try:
+                return self.chosen.method(**given)
+            except RequestError as error:
+                error.where = error.where or _refused(self.recipe, error.message)
+                raise
 
     def example(self) -> dict[str, Any]:
         """A batch of training samples, as large as those that pass through the networks at once."""
@@ -206,6 +210,16 @@ def _blamed(recipe: Recipe, said: str) -> str | None:
         if f"data.{name}" in said:
             return recipe.where("data", name, value=True)
     return recipe.where("data", "source", value=True)
+
+
+def _refused(recipe: Recipe, said: str) -> str | None:
+    """The place of the key of [method] that a message names, else of the method."""
+    method = recipe.method
+    layers = [] if method.taps is None else [*(method.taps.student or ()), *(method.taps.teacher or ())]
+    if any(repr(layer) in said for layer in layers):
+        return recipe.where("method", "taps", value=True)
+    named = next((name for name in method.hyperparameters if name in said), "name")
+    return recipe.where("method", named, value=True)
 
 
 @dataclass(frozen=True)

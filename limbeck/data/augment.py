@@ -165,7 +165,7 @@ def augment_of(entry: Augmentation) -> Augment:
     given = {"name": entry} if isinstance(entry, str) else entry
     if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
         raise RequestError(
-            f"data.augment: {entry!r} names no augmentation; there are {', '.join(KINDS)}",
+            f"data.augment: {entry!r} names no augmentation",
             fix='"crop", or { name = "crop", padding = 4 }',
         )
     kind = _kind(given["name"])
@@ -189,9 +189,9 @@ def _kind(name: str) -> type[Augment]:
         return KINDS[name]
     near = nearest(name, KINDS)
     raise RequestError(
-        f"data.augment: there is no augmentation {name!r}; there are {', '.join(KINDS)}",
+        f"data.augment: there is no augmentation {name!r}",
         near=near[1:],
-        fix=near[0] if near else None,
+        fix=near[0] if near else f"one of {', '.join(list(KINDS)[:5])} ...",
     )
 
 

@@ -129,7 +129,6 @@ def _is_code(module: str, function: str) -> bool:
 
 def _unknown(source: str) -> RequestError:
     path = Path(source).expanduser()
-    known = [*_NAMED, *(f"{kind}:PATH" for kind in _KINDS), "module:function"]
     kind, colon, place = source.partition(":")
     if path.is_dir():
         return RequestError(f"data.source = {source!r} is a folder", fix=f"imagefolder:{source}")
@@ -138,7 +137,7 @@ def _unknown(source: str) -> RequestError:
         return RequestError(f"data.source = {source!r} needs the kind of file", fix=f"{fixed}:{source}")
     near = [f"{name}:{place}" for name in nearest(kind, _KINDS)] if colon else nearest(source, _NAMED)
     return RequestError(
-        f"there is no data source {source!r}; there are {', '.join(known)}",
-        near=near,
-        fix=near[0] if near else None,
+        f"there is no data source {source!r}",
+        near=near[1:],
+        fix=near[0] if near else "fashion-small, imagefolder:PATH, csv:PATH, hf:PATH or module:function",
     )

@@ -32,7 +32,10 @@ def build(architecture: Architecture, *, run_code: bool = True) -> Raw:
     function = find(spec, run_code=run_code)
     network = function(**_arguments(function, architecture))
     if not isinstance(network, nn.Module):
-        raise RequestError(f"{spec} returned a {type(network).__name__}; needed a torch.nn.Module")
+        raise RequestError(
+            f"{spec} returned a {type(network).__name__}; needed a torch.nn.Module",
+            fix="a function that builds a network and returns it",
+        )
     return Raw(network, notes=[f"the model comes from code of yours, {spec}, which was run"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -180,6 +181,11 @@ def _pretrained(
             ignore_mismatched_sizes=True,  # judged below
             output_loading_info=True,
         )
+    except pickle.UnpicklingError:
+        raise RequestError(
+            f"{spec}: its file of weights holds more than weights; to read that would be to run code",
+            fix="weights in safetensors: network.save_pretrained(FOLDER), where they were made",
+        ) from None
     except SafetensorError as error:
         raise RequestError(f"{spec}: its file of weights is damaged: {error}", fix="copy it again") from error
     except OSError as error:

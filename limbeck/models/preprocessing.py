@@ -55,17 +55,20 @@ class Preprocessing:
         if self.kind == "identity":
             return
         if self.channels < 1:
-            raise RequestError(f"channels = {self.channels}; needed at least 1")
+            raise RequestError(f"channels = {self.channels}; needed at least 1", fix="1 grey, 3 colour")
         if self.size is not None and min(self.size) < 1:
-            raise RequestError(f"size = {self.size}; needed at least one pixel")
+            raise RequestError(f"size = {self.size}; needed at least one pixel", fix="size = 32")
         for name, values in {"mean": self.mean, "std": self.std}.items():
             if len(values) not in (0, self.channels):
                 raise RequestError(
                     f"{name} has {len(values)} values, the network {self.channels} channels",
-                    fix=f"{self.channels} values, or channels = {len(values)}",
+                    fix=f"one value for each channel, or channels = {len(values)}",
                 )
         if len(self.mean) != len(self.std) or any(not value > 0 for value in self.std):
-            raise RequestError(f"std = {list(self.std)}; needed one value above 0 for each mean")
+            raise RequestError(
+                f"std = {list(self.std)}; needed one value above 0 for each mean",
+                fix="normalize = { mean = [0.5], std = [0.5] }",
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a `config.json`."""

@@ -106,7 +106,7 @@ def read_content(file: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise _blocked(file, _named_global(str(error))) from None
     except (RuntimeError, EOFError, KeyError, ValueError, OSError, AttributeError, IndexError) as error:
-        raise damaged(file, str(error).partition("\n")[0] or type(error).__name__) from error
+        raise damaged(file, str(error).partition("\n")[0] or "it is cut short") from error
 
 
 def read_state(file: Path) -> State:
@@ -156,7 +156,7 @@ def _blocked(file: Path, types: Sequence[str]) -> RequestError:
 
 def _named_global(message: str) -> list[str]:
     """The type that torch names when it refuses one."""
-    for mark in ("Unsupported global: GLOBAL ", "Unsupported class "):
+    for mark in ("Unsupported global: GLOBAL ", "unsupported GLOBAL ", "Unsupported class "):
         if mark in message:
             return [message.partition(mark)[2].split()[0].strip(".,'\"")]
     return []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import collections
+import os
 
 import pytest
 import torch
@@ -152,3 +153,46 @@ def test_a_program_is_no_file_of_weights(tmp_path):
     torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "program.pt")
     with pytest.raises(RequestError, match="TorchScript"):
         load_weights(tmp_path / "program.pt", nn.Linear(2, 2))
+
+
+class Owned:
+    """An object that makes a folder where it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("owned",)
+
+
+@pytest.mark.parametrize("ending", [".pt", ".pth", ".bin", ".ckpt"])
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("place", ["alone", "beside", "deep"])
+def test_what_only_code_could_make_is_refused_and_named(tmp_path, monkeypatch, ending, zipped, place):
+    monkeypatch.chdir(tmp_path)
+    state = network().state_dict()
+    content = {
+        "alone": Owned(),
+        "beside": {**state, "more": Owned()},
+        "deep": {"a": [{"b": Owned()}], "c": state},
+    }
+    file = tmp_path / f"weights{ending}"
+    torch.save(content[place], file, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(RequestError, match=r"holds \w+.mkdir .*to read that would be to run code"):
+        load_weights(file, network())
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("ending", [".pt2", ".onnx", ".pkl", ".npy", ""])
+def test_other_files_are_not_even_opened(tmp_path, monkeypatch, ending):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / f"weights{ending}"
+    torch.save({"more": Owned()}, file)
+    with pytest.raises(RequestError, match="is no file of weights"):
+        load_weights(file, network())
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_pickle_under_the_name_of_safetensors_is_damaged(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"more": Owned()}, tmp_path / "weights.safetensors")
+    with pytest.raises(RequestError, match="is damaged"):
+        load_weights(tmp_path / "weights.safetensors", network())
+    assert not (tmp_path / "owned").exists()
