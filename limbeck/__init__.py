@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from limbeck.record import Losses, Record
     from limbeck.run import (
         Run,
+        check,
         compare,
         distill,
         list_layers,
@@ -44,6 +45,7 @@ __all__ = [
     "Task",
     "Teacher",
     "Update",
+    "check",
     "compare",
     "distill",
     "evaluate",
@@ -70,6 +72,7 @@ _HOME = {
     "Task": "limbeck.task",
     "Teacher": "limbeck.teacher",
     "Update": "limbeck.method",
+    "check": "limbeck.run",
     "compare": "limbeck.run",
     "distill": "limbeck.run",
     "evaluate": "limbeck.engine",

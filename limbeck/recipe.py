@@ -109,6 +109,14 @@ class Recipe(BaseModel):
             return None
         return _places(self._document, self._changes)(path, value)
 
+    def line(self, *path: str | int) -> str:
+        """The text of the line where a key stands; empty for a `--set` and for a recipe made in Python."""
+        where = self.where(*path)
+        if self._document is None or where is None or not where.startswith(f"{self._document.name}:"):
+            return ""
+        number = int(where.rsplit(":", 2)[1])
+        return self._document.text.splitlines()[number - 1].strip()
+
     def given(self) -> dict[str, Any]:
         """What was written, without defaults, as nested tables."""
         return self.model_dump(exclude_unset=True)

@@ -16,6 +16,7 @@ from limbeck.recipe import Recipe
 if TYPE_CHECKING:
     from torch import nn
 
+    from limbeck._check.check import Check
     from limbeck._compare.comparison import Comparison
     from limbeck._run.caching_ahead import CacheRun
     from limbeck._run.reporting import Report
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Run",
+    "check",
     "compare",
     "distill",
     "list_layers",
@@ -69,6 +71,28 @@ def distill(
         folder = job.unfinished(given, output)
         return _again(folder, (), None, resume=True, dry_run=dry_run, screen=screen)
     return job.start(given, source, output, dry_run=dry_run, screen=screen)
+
+
+def check(
+    recipe: Recipe | str | Path,
+    *,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    screen: Screen | None = None,
+) -> Check:
+    """Finds what is wrong with a recipe by one dry step on real samples; trains and writes nothing.
+
+    Args:
+        recipe: as in `distill`.
+        overrides: as in `distill`.
+        screen: where progress is shown.
+
+    Raises:
+        RequestError: the recipe cannot be read, or its data are not there; all else is a finding.
+    """
+    given, source = _read(recipe, overrides)
+    from limbeck._check.job import check as checked
+
+    return checked(given, source, screen)
 
 
 def compare(

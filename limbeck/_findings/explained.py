@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ class Explained:
         parts[2] = _folded(parts[2], width)
         steps = [_folded(step, width, "- ", "  ") for step in self.mend]
         return "\n\n".join([*parts, "\n".join(["What to do:", *steps])])
+
+    def stored(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "mend": list(self.mend), "kind": self.kind}
 
     def markdown(self) -> str:
         """A section of the page with all codes."""

@@ -90,12 +90,4 @@ WARNINGS = (
         "Something else that runs can end it.",
         ("close what else runs", "machine.micro_batch, or less stored of the teacher"),
     ),
-    Explained(
-        "K212",
-        "The student starts as far as its teacher",
-        "The student's weights are given and score as high as the teacher's on a sample of the validation "
-        "data, though they are other weights.",
-        "There may be little left to gain.",
-        ("start anew by leaving student.weights out", "a better teacher"),
-    ),
 )

@@ -121,7 +121,7 @@ def _size(
     teachers: Sequence[nn.Module],
     trained: Sequence[int],
 ) -> Caching:
-    recipe, store = session.recipe, _store(session, method)
+    recipe, store = session.recipe, store_of(session, method)
     views = tuple(view_number(view, place) for view in session.shown for place in range(_places(method)))
     layers = tuple(sorted(method.tapped["teacher"]))
     answers = size = missing = 0
@@ -145,7 +145,7 @@ def _size(
     return Caching(True, "", views, store, layers, answers, size, missing, kept, missing * each)
 
 
-def _store(session: Session, method: Method) -> Store:
+def store_of(session: Session, method: Method) -> Store:
     """As the recipe asks for it; the mass beside top-k is kept where the method reads it."""
     given = session.recipe.cache
     own = method.top_k_temperatures() or ()

@@ -68,7 +68,7 @@ def measure(
         settings: of the training.
         machine: as chosen so far.
     """
-    with _undisturbed():
+    with undisturbed():
         while True:
             try:
                 method = make().to(machine.device)
@@ -86,7 +86,8 @@ def measure(
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
+    """Inside, the random generators may draw; afterwards they are where they were."""
     before = random_state()
     try:
         yield
@@ -125,7 +126,7 @@ def _stage(
     batches = len(batch_sizes(len(train), settings.batch_size, 1, drop_last=stage.whole_batches))
     steps = max(batches // len(stage.updates) if stage.own_batches else batches, 1)
     method.enter(stage)
-    data = _small(method, stage, train, settings)
+    data = small(method, stage, train, settings)
     for name, value in {"progress": 0.0, "epoch": 1, "epochs": 1, "scores": {}, "history": []}.items():
         setattr(method, name, value)
     optimizers = {update.name: build_optimizer(update, settings) for update in stage.updates}
@@ -138,7 +139,7 @@ def _stage(
     for _ in range(1 + _STEPS):
         began = time.perf_counter()
         for update in stage.updates:
-            batch = _batch(method, data, min(size, len(data)), machine, stage)
+            batch = batch_of(method, data, min(size, len(data)), machine, stage)
             with _autocast(machine):
                 total = method(batch, update=update.name).total
             total.backward()
@@ -151,7 +152,7 @@ def _stage(
     return steps, sorted(taken[1:])[_STEPS // 2] * parts * due * steps
 
 
-def _small(method: Method, stage: Stage, train: Dataset, settings: Training) -> Dataset:
+def small(method: Method, stage: Stage, train: Dataset, settings: Training) -> Dataset:
     """A few batches of the data of a stage, with what its `begin` makes of them."""
     data = select(stage, train, method.task)
     data = data.subset(torch.arange(min(len(data), settings.batch_size)))
@@ -166,7 +167,7 @@ def _begin_seconds(stage: Stage, train: Dataset, settings: Training) -> float:
     return (time.perf_counter() - began) * len(train) / size
 
 
-def _batch(method: Method, data: Dataset, size: int, machine: Machine, stage: Stage | None = None) -> Any:
+def batch_of(method: Method, data: Dataset, size: int, machine: Machine, stage: Stage | None = None) -> Any:
     """The first samples, for a stage in all its views and mixed where the data say so."""
     view, places = 1 if data.augmented else 0, 1 if stage is None else stage.views
     loader = Loader(
@@ -188,7 +189,7 @@ def _wait(machine: Machine) -> None:
 
 def _scoring(method: Method, data: Dataset, machine: Machine) -> float:
     """Seconds of scoring one sample by all networks of a method."""
-    batch = _batch(method, data, min(len(data), 256), machine)
+    batch = batch_of(method, data, min(len(data), 256), machine)
     seconds = 0.0
     for network in method.networks().values():
         network.eval()

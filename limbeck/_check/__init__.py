@@ -1,0 +1,1 @@
+"""The verb `check`: one dry step, and what is wrong with a recipe."""
