@@ -272,7 +272,8 @@ def _epochs(number: int) -> str:
 def _finish_seconds(prepared: Prepared) -> float:
     data = prepared.session.splits.test or prepared.session.splits.validation
     samples = 0 if data is None else len(data)
-    return _EXPORT_SECONDS + samples * sum(2 * cost.scoring for cost in prepared.costs.values())
+    exported = _EXPORT_SECONDS if session.recipe.export.to else 0.0
+    return exported + samples * sum(2 * cost.scoring for cost in prepared.costs.values())
 
 
 def _chosen(prepared: Prepared) -> str:
