@@ -93,10 +93,11 @@ def check_spec(text: str) -> Spec:
         return Spec("function", text)
     if _looks_like_path(text):
         raise RequestError(f"there is no folder {text!r} with a model", fix="the student/ folder of a run")
+    near = nearest(text, BUILT_IN)
     raise RequestError(
         f"there is no built-in network {text!r}",
-        near=nearest(text, BUILT_IN) or built_in_names(),
-        fix=f'a built-in name, or with its library: "timm:{name or text}", "torchvision:...", "hf:..."',
+        near=near[1:] if near else built_in_names(),
+        fix=f'{near[0]}, or "timm:..."' if near else f'one of them, or "timm:{name or text}"',
     )
 
 

@@ -23,11 +23,11 @@ def _run(folder: Path, **figures: Any) -> Path:
     return run.path
 
 
-def _with(change: Callable[[Path], object], **figures: Any) -> Files:
+def run_with(change: Callable[[Path], object], **figures: Any) -> Files:
     return lambda folder: change(_run(folder, **figures)) and None
 
 
-def _unfinished(folder: Path) -> None:
+def unfinished(folder: Path) -> None:
     _run(folder)
 
 
@@ -44,7 +44,7 @@ def _edit(name: str, old: str, new: str) -> Callable[[Path], object]:
     return change
 
 
-def _newer(run: Path) -> None:
+def newer(run: Path) -> None:
     from limbeck._seal import seal
 
     (run / "run.json").write_text(seal({"schema": 9, "state": "running"}, indent=1), "utf-8")
@@ -67,24 +67,24 @@ CASES = [
         "unfinished-run",
         "runs/wrong holds a run that is not finished",
         "limbeck distill runs/wrong --resume",
-        files=_unfinished,
+        files=unfinished,
     ),
     Case(
-        "unfinished-run-shown", "runs/wrong is not finished", "--resume", words=RESUME[:2], files=_unfinished
+        "unfinished-run-shown", "runs/wrong is not finished", "--resume", words=RESUME[:2], files=unfinished
     ),
     Case(
         "settings-on-resume",
         "--set with the folder of a run",
         "limbeck distill runs/wrong --resume, or a new run: limbeck distill runs/wrong/recipe.toml",
         words=(*RESUME, "--set", "seed=1"),
-        files=_unfinished,
+        files=unfinished,
     ),
     Case(
         "folder-on-resume",
         "--output with the folder of a run",
         "--resume",
         words=(*RESUME, "--output", "elsewhere"),
-        files=_unfinished,
+        files=unfinished,
     ),
     Case(
         "settings-on-a-finished-run",
@@ -106,49 +106,49 @@ CASES = [
         "goes on with its own",
         words=("--resume",),
         edit=("temperature = 4.0", "temperature = 3.0"),
-        files=_unfinished,
+        files=unfinished,
     ),
     Case(
         "damaged-run",
         "runs/wrong/run.json is damaged or was edited",
         "limbeck distill runs/wrong/recipe.toml --output runs/wrong-new",
         words=RESUME,
-        files=_with(lambda run: (run / "run.json").write_text('{"schema": 1, "sta', "utf-8") and None),
+        files=run_with(lambda run: (run / "run.json").write_text('{"schema": 1, "sta', "utf-8") and None),
     ),
     Case(
         "edited-figures",
         "runs/wrong/run.json is damaged or was edited",
         "restore it from a copy",
         words=RESUME[:2],
-        files=_with(_edit("run.json", '"test": 0.5', '"test": 0.9'), state="finished", test=0.5),
+        files=run_with(_edit("run.json", '"test": 0.5', '"test": 0.9'), state="finished", test=0.5),
     ),
     Case(
         "edited-recipe-of-a-run",
         "runs/wrong/resolved.toml is damaged or was edited",
         "limbeck distill runs/wrong/recipe.toml --output runs/wrong-new",
         words=("--resume",),
-        files=_with(_edit("resolved.toml", "temperature = 4.0", "temperature = 9.0")),
+        files=run_with(_edit("resolved.toml", "temperature = 4.0", "temperature = 9.0")),
     ),
     Case(
         "run-without-figures",
         "the run runs/wrong has no run.json",
         "restore it from a copy",
         words=RESUME,
-        files=_with(lambda run: (run / "run.json").unlink()),
+        files=run_with(lambda run: (run / "run.json").unlink()),
     ),
     Case(
         "run-without-recipe",
         "runs/wrong is no run: it has no resolved.toml",
         "limbeck distill RECIPE",
         words=RESUME,
-        files=_with(lambda run: (run / "resolved.toml").unlink()),
+        files=run_with(lambda run: (run / "resolved.toml").unlink()),
     ),
     Case(
         "run-of-a-newer-version",
         "runs/wrong/run.json has schema 9; this limbeck reads up to 1",
         "the limbeck that wrote it, or a newer one",
         words=RESUME,
-        files=_with(_newer),
+        files=run_with(newer),
     ),
     Case(
         "cache-of-a-newer-version",

@@ -46,7 +46,7 @@ def _student(folder: Path) -> None:
     save_student(folder / "old" / "student", made.network, architecture=made.architecture)
 
 
-def _changed(name: str, position: int) -> Files:
+def changed(name: str, position: int) -> Files:
     def write(folder: Path) -> None:
         _student(folder)
         path = folder / "old" / "student" / name
@@ -57,7 +57,7 @@ def _changed(name: str, position: int) -> Files:
     return write
 
 
-def _without(name: str) -> Files:
+def without(name: str) -> Files:
     def write(folder: Path) -> None:
         _student(folder)
         (folder / "old" / "student" / name).unlink()
@@ -65,7 +65,7 @@ def _without(name: str) -> Files:
     return write
 
 
-def _newer(folder: Path) -> None:
+def newer(folder: Path) -> None:
     import json
 
     from limbeck._seal import seal
@@ -150,49 +150,49 @@ CASES = [
         "copy or download",
         "--set student.weights=old/student",
         sets=["student.weights=old/student"],
-        files=_changed("model.safetensors", -1),
+        files=changed("model.safetensors", -1),
     ),
     Case(
         "file-of-a-student-with-other-weights",
         f"{MODEL} is damaged: its checksum is not the one in config.json",
         "copy or download",
         sets=[f"teacher.weights={MODEL}"],
-        files=_changed("model.safetensors", -1),
+        files=changed("model.safetensors", -1),
     ),
     Case(
         "student-with-edited-config",
         f"{CONFIG} is damaged or was edited",
         "copy the whole folder",
         sets=["student.model=old/student"],
-        files=_changed("config.json", 40),
+        files=changed("config.json", 40),
     ),
     Case(
         "student-with-edited-config-for-weights",
         f"{CONFIG} is damaged or was edited",
         "copy the whole folder",
         sets=["student.weights=old"],
-        files=_changed("config.json", 40),
+        files=changed("config.json", 40),
     ),
     Case(
         "student-without-weights",
         f"there is no file {MODEL}",
         "copy the whole folder",
         words=["layers", "old/student"],
-        files=_without("model.safetensors"),
+        files=without("model.safetensors"),
     ),
     Case(
         "student-without-config",
         "holds no student: there is no config.json",
         "a finished run",
         words=["layers", "old/student"],
-        files=_without("config.json"),
+        files=without("config.json"),
     ),
     Case(
         "student-of-a-newer-version",
         f"{CONFIG} has format 7; this limbeck reads up to 1",
         "the limbeck that wrote it, or a newer one",
         sets=["teacher.weights=old/student"],
-        files=_newer,
+        files=newer,
     ),
     Case(
         "student-of-another-size",

@@ -32,7 +32,7 @@ CASES = [
 MOST_NAMES, MOST_LINES = 5, 5
 
 
-def _contents(folder: Path) -> dict[str, bytes]:
+def contents(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
 
 
@@ -49,7 +49,7 @@ def test_wrong_request(
     (tmp_path / "mine.toml").write_text(RECIPE.replace(old, new, 1) if old else RECIPE, encoding="utf-8")
     if case.files is not None:
         case.files(tmp_path)
-    before = _contents(tmp_path)
+    before = contents(tmp_path)
     with pytest.raises(SystemExit) as done:
         cli.main(case.command())
     out, err = capsys.readouterr()
@@ -65,7 +65,7 @@ def test_wrong_request(
     assert not case.where or any(line.startswith(f"  {case.where}") for line in lines[1:]), err
     assert len(lines) <= MOST_LINES
     assert all(len(line.split(",")) <= MOST_NAMES for line in lines if line.startswith("  near: "))
-    assert _contents(tmp_path) == before
+    assert contents(tmp_path) == before
 
 
 def test_there_are_at_least_sixty_and_each_has_its_name() -> None:
