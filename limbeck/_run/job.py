@@ -272,7 +272,7 @@ def _epochs(number: int) -> str:
 def _finish_seconds(prepared: Prepared) -> float:
     data = prepared.session.splits.test or prepared.session.splits.validation
     samples = 0 if data is None else len(data)
-    exported = _EXPORT_SECONDS if session.recipe.export.to else 0.0
+    exported = _EXPORT_SECONDS if prepared.session.recipe.export.to else 0.0
     return exported + samples * sum(2 * cost.scoring for cost in prepared.costs.values())
 
 

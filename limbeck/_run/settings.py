@@ -20,7 +20,8 @@ from limbeck.errors import RequestError
 
 _ALONE, _REFERENCES = ("plain",), ("kd",)
 _SERIES = ("s1", "s2", "s3", "s4", "s5", "s6")
-_OUTSIDE = ("name", "seed", "alone", "machine", "log", "export")  # of a recipe: what does not make another setting
+#: Of a recipe: what does not make another setting.
+_OUTSIDE = ("name", "seed", "alone", "machine", "log", "export")
 _FILES = {"onnx": "as ONNX", "onnx_int8": "as ONNX int8", "torch": "as PyTorch program"}
 
 
