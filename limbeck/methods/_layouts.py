@@ -97,6 +97,14 @@ class Layout:
             )
         return fits[0]
 
+    @property
+    def text(self) -> str:
+        """What `parse` reads."""
+        words = [f"prefix={self.prefix}"] if self.prefix else []
+        if self.grid is not None:
+            words.append("grid={}x{}".format(*self.grid))
+        return " ".join([self.form, *words])
+
     def sides(self, shape: Sequence[int], layer: str) -> tuple[int, int, int]:
         """Channels, height and width of the map that a value of some shape becomes.
 
