@@ -14,6 +14,9 @@ from torch import Tensor
 from limbeck.errors import RequestError
 from limbeck.losses.reductions import widen
 
+#: Runs of so many entries are cheapest to fit from the means of all their pieces.
+_AT_ONCE = 16
+
 
 def soft_rank(values: Tensor, strength: float) -> Tensor:
     """Soft ranks by projection: ascending, the largest entry near K.
@@ -88,12 +91,12 @@ def _places(ordered: Tensor) -> Tensor:
 
 
 def _blocks(joined: Tensor) -> Tensor:
-    """Numbers of blocks [N, K] from 0, where `joined` says which entries belong to the one before them."""
+    """Numbers of blocks [..., K] from 0, where `joined` says which entries belong to the one before them."""
     return (~joined).long().cumsum(-1) - 1
 
 
 def _block_means(values: Tensor, blocks: Tensor) -> Tensor:
-    """Each entry replaced by the mean over its block, [N, K]."""
+    """Each entry replaced by the mean over its block, [..., K]."""
     zeros = torch.zeros_like(values)
     counts = zeros.scatter_add(-1, blocks, torch.ones_like(values))
     sums = zeros.scatter_add(-1, blocks, values)
@@ -103,25 +106,44 @@ def _block_means(values: Tensor, blocks: Tensor) -> Tensor:
 def _pooled(values: Tensor) -> Tensor:
     """Which entries share a block of the nearest non-increasing sequence with the one before, [N, K].
 
-    Neighbouring runs that are fitted already are fitted together, runs of 1, 2, 4, ... entries: of two
-    non-increasing runs only the end of the left and the start of the right one change, to one common value.
+    Short runs are fitted at once. Neighbouring runs that are fitted are then fitted together, until one is
+    left: of two non-increasing runs only the end of the left and the start of the right one change, to one
+    common value.
     """
     rows, length = values.shape
+    if length <= _AT_ONCE:
+        return _pooled_at_once(values)
     size = 1 << (length - 1).bit_length()
     # Padding below all entries never joins them.
     low = (values.amin(-1, keepdim=True) - 1).expand(rows, size - length)
-    fitted = torch.cat((values, low), -1)
-    joined = torch.zeros_like(fitted, dtype=torch.bool)
-    half = 1
+    runs = torch.cat((values, low), -1).reshape(rows, size // _AT_ONCE, _AT_ONCE)
+    inside = _pooled_at_once(runs)
+    fitted, joined = _block_means(runs, _blocks(inside)), inside.reshape(rows, size)
+    half = _AT_ONCE
     while half < size:
         runs = fitted.reshape(rows, size // (2 * half), 2 * half)
         before, after, mean = _overlap(runs[..., :half], runs[..., half:])
         place = torch.arange(2 * half, device=values.device)
         inside = (place >= half - before) & (place < half + after)
-        fitted = torch.where(inside, mean, runs).reshape(rows, size)
+        fitted = torch.where(inside, mean, runs)
         joined = joined | (inside & (place > half - before)).reshape(rows, size)
         half *= 2
     return joined[:, :length]
+
+
+def _pooled_at_once(runs: Tensor) -> Tensor:
+    """The same for short runs [..., h], from the means of all their pieces, h^2 of them.
+
+    Blocks are the edges of the least concave curve above the sums of the first entries: one starts at k where
+    every piece that ends before k has a larger mean than every piece that starts at k.
+    """
+    sums = F.pad((runs - runs[..., :1]).cumsum(-1), (1, 0))  # from the first entry, so that numbers are small
+    place = torch.arange(sums.shape[-1], device=runs.device)
+    lengths = place - place.unsqueeze(1)
+    means = (sums.unsqueeze(-2) - sums.unsqueeze(-1)) / lengths  # [.., from, to]; only from < to is read
+    ending = means.masked_fill(lengths <= 0, torch.inf).amin(-2)[..., 1:-1]
+    starting = means.masked_fill(lengths <= 0, -torch.inf).amax(-1)[..., 1:-1]
+    return F.pad(ending <= starting, (1, 0))
 
 
 def _overlap(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:

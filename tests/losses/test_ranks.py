@@ -28,7 +28,7 @@ def test_soft_ranks_equal_a_loop_that_pools_neighbours(classes: int, strength: f
 
 @pytest.mark.parametrize("spread", [0.01, 1.0, 100.0])
 def test_the_blocks_are_those_of_the_loop(spread: float) -> None:
-    for length in (1, 2, 5, 16, 100, 257):
+    for length in (1, 2, 5, 16, 17, 33, 100, 257):
         values = logits(10, length, spread=spread)
         falling = values.sort(-1, descending=True).values - torch.arange(length, 0, -1)
         for rows in (values, falling):
