@@ -144,5 +144,5 @@ def test_a_method_of_ones_own_is_checked_from_the_command_line(tmp_path):
     assert said.stdout.splitlines()[-1] == "11 passed, 0 failed"
     said = run(tmp_path, "mine:Nothing")
     assert said.returncode == 2
-    assert "not a subclass of limbeck.Method" in said.stderr
+    assert "no subclass of limbeck.Method" in said.stderr
     assert "Traceback" not in said.stderr

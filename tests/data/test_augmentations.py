@@ -217,7 +217,7 @@ def test_draws_are_pinned() -> None:
 @pytest.mark.parametrize(
     ("entry", "said", "fix"),
     [
-        ("crpo", "no augmentation 'crpo'; there are crop, flip", "crop"),
+        ("crpo", "no augmentation 'crpo'", "crop"),
         (3, "3 names no augmentation", "padding"),
         ({"padding": 2}, "names no augmentation", "padding"),
         ({"name": "crop", "paddin": 2}, "crop has no option 'paddin'; its options are padding", "padding"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -145,6 +146,21 @@ def test_a_kill_between_the_two_checkpoints_of_an_epoch_does_no_harm(tmp_path):
     assert same(weights(resumed), weights(whole))
     assert not any(bool((value == 7).all()) for value in result.weights["chosen"].values())
     assert len(list(cut.glob("chosen-*"))) == 1
+
+
+def test_of_a_damaged_checkpoint_the_one_before_is_offered(tmp_path):
+    """A kill came after the newest was written and before the one before was removed."""
+    settings = Training(epochs=4, batch_size=8)
+    run(lambda: Supervised(mlp()), data(), settings, tmp_path, after=5)
+    older = checkpoint.newest(tmp_path, "last")
+    number = int(older.name.removeprefix("last-")) + 1
+    newer = checkpoint.write(tmp_path, f"last-{number:08d}", *checkpoint.read(older))
+    (newer / "state.json").write_text("{}")
+    with pytest.raises(RequestError, match=r"state\.json is damaged") as caught:
+        run(lambda: Supervised(mlp()), data(), settings, tmp_path, resume=True)
+    assert caught.value.fix == f"remove {newer}: --resume then goes on from {older.name}"
+    shutil.rmtree(newer)
+    run(lambda: Supervised(mlp()), data(), settings, tmp_path, resume=True)
 
 
 def test_a_signal_stops_with_its_exit_code(tmp_path):
