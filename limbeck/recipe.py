@@ -109,9 +109,8 @@ class Recipe(BaseModel):
             return None
         return _places(self._document, self._changes)(path, value)
 
-    def line(self, *path: str | int) -> str:
-        """The text of the line where a key stands; empty for a `--set` and for a recipe made in Python."""
-        where = self.where(*path)
+    def line(self, where: str | None) -> str:
+        """The text of the line at a place that `where` gave; empty for a `--set`, and for no place."""
         if self._document is None or where is None or not where.startswith(f"{self._document.name}:"):
             return ""
         number = int(where.rsplit(":", 2)[1])

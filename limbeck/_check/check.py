@@ -13,6 +13,7 @@ from limbeck._show.tables import Table
 
 WIDTH = 80
 _ROOM = WIDTH - 8
+_NOTES = 4  # that are shown; all are in JSON
 _ROWS = 20  # findings that the form for notebooks shows
 
 
@@ -59,7 +60,7 @@ class Check:
     def text(self) -> str:
         """Figures, findings, verdict, in 80 columns."""
         lines = [line for name, about in self.lines.items() for line in _folded(name, about)]
-        lines += [line for note in self.notes for line in _folded("note", note)]
+        lines += [line for note in self.notes[:_NOTES] for line in _folded("note", note)]
         lines += [finding.text() for finding in self.findings]
         lines.append(self.verdict)
         if self.findings:

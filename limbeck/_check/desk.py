@@ -35,7 +35,13 @@ class Desk:
         self.looked |= dict.fromkeys(codes)
 
     def finds(
-        self, code: str, message: str, *path: str | int, fix: str | None = None, detail: str = ""
+        self,
+        code: str,
+        message: str,
+        *path: str | int,
+        fix: str | None = None,
+        detail: str = "",
+        where: str | None = None,
     ) -> None:
         """Adds a finding.
 
@@ -45,18 +51,20 @@ class Desk:
             path: of the key in the recipe that is to blame.
             fix: the likely fix.
             detail: further sentences.
+            where: the place, if it is known better than by its key.
         """
         self.looks(code)
-        where, line = self.recipe.where(*path), self.recipe.line(*path)
-        self.findings.append(found(code, message, where, fix, line=line, detail=detail))
+        where = where or self.recipe.where(*path)
+        self.findings.append(found(code, message, where, fix, line=self.recipe.line(where), detail=detail))
 
     def refused(self, code: str, error: LimbeckError, *path: str | int) -> None:
-        """Adds what another part of limbeck refused, at this place of the recipe."""
+        """Adds what another part of limbeck refused, at this place of the recipe or at its own."""
         fix, near = error.fix, list(error.near)
         if fix is None and near:
             fix, near = near[0], near[1:]
         detail = f"near: {', '.join(near)}" if near else ""
-        self.finds(code, error.message, *path, fix=fix, detail=detail)
+        where = None if path else error.where
+        self.finds(code, error.message, *path, fix=fix, detail=detail, where=where)
 
     def has(self, *codes: str) -> bool:
         """Whether something was found under one of these codes."""

@@ -20,7 +20,7 @@ from limbeck._run import machine, networks
 from limbeck._run.folder import RunFolder
 from limbeck._run.job import default_screen, plan_of
 from limbeck._run.screen import Screen
-from limbeck._run.session import Prepared, Session, open_session, prepare
+from limbeck._run.session import Prepared, Session, open_session, prepare, read_data
 from limbeck.errors import LimbeckError, RequestError, RunError
 from limbeck.method import Method
 from limbeck.recipe import Recipe
@@ -57,9 +57,7 @@ def _opened(desk: Desk, recipe: Recipe) -> Session | None:
     except RequestError as error:
         if not _missing(error):
             raise
-        place = error.where
         desk.refused("K109", error)
-        desk.findings[-1] = replace(desk.findings[-1], where=place, line="")
         return None
 
 
@@ -73,7 +71,7 @@ def _missing(error: LimbeckError) -> bool:
 
 
 def _look(desk: Desk, session: Session, said: words.Words, screen: Screen) -> None:
-    parts = samples.read_through(session.splits, screen)
+    session, parts = _read(desk.recipe, session, screen)
     samples.check_data(desk, session.splits, session.train, parts)
     desk.notes += session.splits.notes
     given = _networks(desk, session)
@@ -83,7 +81,7 @@ def _look(desk: Desk, session: Session, said: words.Words, screen: Screen) -> No
     if students:
         teachers.check_student(desk, given, students[0])
         _withheld(desk, session, given, students)
-    if len(given) < _needed(session) or len(students) < len(learners):
+    if len(given) < _needed(session) or len(students) < len(learners) or desk.has("K100"):
         return
     layers.check_paths(desk, session, given, students)
     method = None if desk.has("K101") else _method(desk, session, given)
@@ -93,6 +91,15 @@ def _look(desk: Desk, session: Session, said: words.Words, screen: Screen) -> No
     costs.check_cache(desk, session, method, given)
     teachers.check_temperature(desk, session, method, given)
     _dry(desk, session, given, [each.network for each in students], said)
+
+
+def _read(recipe: Recipe, session: Session, screen: Screen) -> tuple[Session, dict[str, samples.Part]]:
+    """Every sample read once; what is looked at further is without those that cannot be read."""
+    skips = session.recipe.data.skip_unreadable
+    whole = session.splits if skips == recipe.data.skip_unreadable else read_data(recipe)[0]
+    parts = samples.read_through(whole, screen)
+    broken = any(part.unreadable for part in parts.values())
+    return (session if skips or not broken else open_session(_skipping(recipe))), parts
 
 
 def _needed(session: Session) -> int:

@@ -54,7 +54,9 @@ class Look:
 
         What an answer means is told by one half of the samples and tried on the other, both ways.
         """
-        halves = [torch.arange(self.samples) % 2 == half for half in (0, 1)]
+        place = torch.empty(self.samples, dtype=torch.int64)
+        place[self.target.argsort(stable=True)] = torch.arange(self.samples)
+        halves = [place % 2 == half for half in (0, 1)]  # each class in both
         right = 0
         for told, tried in (halves, halves[::-1]):
             meant = Look(self.target[told], self.predicted[told]).meanings()

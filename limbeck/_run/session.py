@@ -185,14 +185,14 @@ def open_session(recipe: Recipe, chosen_machine: Machine | None = None) -> Sessi
     check_compiler(where, recipe)
     if where.threads:
         torch.set_num_threads(where.threads)
-    splits, train = _data(recipe)
+    splits, train = read_data(recipe)
     taps = recipe.method.taps
     names = None if taps is None else {"student": taps.student, "teacher": taps.teacher}
     statistics = networks.statistics_of(splits.train)
     return Session(recipe, chosen, where, splits, train, statistics, names)
 
 
-def _data(recipe: Recipe) -> tuple[Splits, Dataset]:
+def read_data(recipe: Recipe) -> tuple[Splits, Dataset]:
     """The data as teachers see them, and the training samples as students see them."""
     options = recipe.data.model_dump(exclude={"source", "labels", "views"})
     try:
