@@ -67,7 +67,7 @@ class _Shown:
         found = [
             ("findings", "Findings", bool(page.findings)),
             ("models", "Models", bool(page.models)),
-            ("trade", "Score and speed", bool(self.timed())),
+            ("trade", "Speed", bool(self.timed())),
             ("helped", "Did it help", bool(page.helped)),
             ("training", "Training", bool(page.validation or page.terms)),
         ]
