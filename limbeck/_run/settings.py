@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -17,11 +15,11 @@ from limbeck._run.folder import RunFolder
 from limbeck._show import figures
 from limbeck._show.intervals import Interval, mean_interval
 from limbeck.errors import RequestError
+from limbeck.recipe import Recipe
 
 _ALONE, _REFERENCES = ("plain",), ("kd",)
 _SERIES = ("s1", "s2", "s3", "s4", "s5", "s6")
 #: Of a recipe: what does not make another setting.
-_OUTSIDE = ("name", "seed", "alone", "machine", "log", "export")
 _FILES = {"onnx": "as ONNX", "onnx_int8": "as ONNX int8", "torch": "as PyTorch program"}
 
 
@@ -69,9 +67,8 @@ class ToldRun:
     @property
     def setting(self) -> str:
         """Equal for runs that differ only by seed, names and machine."""
-        kept = {key: value for key, value in self.run["recipe"].items() if key not in _OUTSIDE}
-        plain = json.dumps([kept, self.run["data"]["fingerprint"]], sort_keys=True, default=str)
-        return hashlib.sha256(plain.encode()).hexdigest()
+        recipe = Recipe(**{**self.run["recipe"], "seed": 0})
+        return f"{recipe.fingerprint()} {self.run['data']['fingerprint']}"
 
     def label(self, settings: Settings) -> str:
         """Method and seed, where a page holds several runs."""
