@@ -16,9 +16,7 @@ def correlation(one: Row, other: Row) -> float:
 
 def ordinary_ranks(row: Row) -> list[float]:
     """How many entries are smaller, and half of those that are equal."""
-    return [
-        sum(other < own for other in row) + (sum(other == own for other in row) + 1) / 2.0 for own in row
-    ]
+    return [sum(other < own for other in row) + (sum(other == own for other in row) + 1) / 2.0 for own in row]
 
 
 def blocks(values: Row) -> list[int]:
