@@ -16,6 +16,7 @@ METHODS: dict[str, str] = {
     "peer_mutual_kd": "limbeck.methods.peer_mutual_kd:PeerMutualKD",
     "plain": "limbeck.methods.plain:Plain",
     "semckd": "limbeck.methods.semckd:SemCKD",
+    "simkd": "limbeck.methods.simkd:SimKD",
     "sskd": "limbeck.methods.sskd:SSKD",
     "uhkd": "limbeck.methods.uhkd:UHKD",
 }

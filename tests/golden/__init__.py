@@ -36,6 +36,7 @@ MODULES = {
     "kd": "tests.golden.case_kd",
     "peer_mutual_kd": "tests.golden.case_peer_mutual_kd",
     "semckd": "tests.golden.case_semckd",
+    "simkd": "tests.golden.case_simkd",
     "sskd": "tests.golden.case_sskd",
     "uhkd": "tests.golden.case_uhkd",
 }
