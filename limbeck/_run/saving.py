@@ -9,10 +9,12 @@ from torch import nn
 
 import limbeck
 from limbeck._run import closing
-from limbeck._run.export import Exported
+from limbeck._run.export import SCRIPT, Exported
 from limbeck._run.folder import RunFolder
 from limbeck._run.phases import Trained
 from limbeck._run.session import Prepared, Session
+from limbeck.methods._composed import Composed
+from limbeck.models import composed
 from limbeck.models.building import Architecture, Built
 from limbeck.models.card import CardFacts
 from limbeck.models.folder import save_student
@@ -49,7 +51,8 @@ def save(
         network = finals["teacher" if name == "teacher" else f"teacher {number}"].network
         if _save(session, folder, name, network, [session.build_teacher(number)], None):
             files.append(f"{name}/")
-    return [*files, *(made.file for made in exported)]
+    script = [SCRIPT] if any(made.key.startswith("onnx") for made in exported) else []
+    return [*files, *(made.file for made in exported), *script]
 
 
 def _learners(session: Session) -> list[Built]:
@@ -65,7 +68,7 @@ def _save(
     facts: CardFacts | None,
 ) -> bool:
     """Writes one folder; False for a network that none of the architectures builds, as an ensemble."""
-    architecture = architecture_of(network, built)
+    network, architecture = _described(session, network, built)
     if architecture is None:
         return False
     splits = session.splits
@@ -79,6 +82,19 @@ def _save(
         facts=facts,
     )
     return True
+
+
+def _described(
+    session: Session, network: nn.Module, built: Sequence[Built]
+) -> tuple[nn.Module, Architecture | None]:
+    """The network in the form in which it is saved, and what builds it."""
+    if not isinstance(network, Composed):
+        return network, architecture_of(network, built)
+    reuses = any(plan.reused for plan in network.plans)
+    numbers = range(len(session.recipe.all_teachers()) if reuses else 0)
+    teachers = [session.build_teacher(number).architecture for number in numbers]
+    architecture = composed.describe(network, built[0].architecture, teachers)
+    return composed.outward(network), architecture
 
 
 def architecture_of(network: nn.Module, built: Sequence[Built]) -> Architecture | None:

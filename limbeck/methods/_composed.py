@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -210,15 +210,18 @@ class Composed(nn.Module):
     """A body up to a cut, and what makes outputs of the value there.
 
     Args:
-        body: a network of its own; see `front`. What it still does after the cut is not read.
+        body: a network of its own, which loses the modules that are unused. What it still does after the cut
+            is not read.
         cut: path of the value, as in `Taps`.
         tails: each answers; the outputs are averaged.
+        unused: names of modules that work after the cut alone, in the unwrapped network.
     """
 
-    def __init__(self, body: nn.Module, cut: str, tails: Sequence[Tail]) -> None:
+    def __init__(self, body: nn.Module, cut: str, tails: Sequence[Tail], unused: Sequence[str] = ()) -> None:
         super().__init__()
-        self.body = body
+        self.body = _without(body, unused)
         self.cut = cut
+        self.unused = tuple(unused)
         self.tails = nn.ModuleList(tails)
         path = resolve(body, cut)
         self._kept: _Keep
@@ -245,6 +248,21 @@ class Composed(nn.Module):
             total = total + other
         return total / len(outputs) if len(outputs) > 1 else total
 
+    @property
+    def plans(self) -> list[TailPlan]:
+        """What builds the tails anew."""
+        return [cast(Tail, tail).plan for tail in self.tails]
+
+    def release(self) -> nn.Module:
+        """Takes the hook off the body and gives it back; the object cannot be called any more."""
+        module = self._kept.path.module
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            for key in [key for key, hook in hooks.items() if hook in (self._kept,)]:
+                del hooks[key]
+                module._forward_hooks_with_kwargs.pop(key, None)
+                module._forward_pre_hooks_with_kwargs.pop(key, None)
+        return self.body
+
 
 class Skipped(nn.Module):
     """Stands for a module whose result nobody reads: gives back what came first."""
@@ -254,13 +272,8 @@ class Skipped(nn.Module):
         return inputs[0] if inputs else next(iter(named.values()))
 
 
-def front(network: nn.Module, unused: Sequence[str]) -> nn.Module:
-    """The network without the parameters and buffers of some modules; changed in place and returned.
-
-    Args:
-        network: a copy of its own.
-        unused: names of modules that work after the cut alone, in the unwrapped network.
-    """
+def _without(network: nn.Module, unused: Sequence[str]) -> nn.Module:
+    """The network without some modules and what they hold; changed in place and returned."""
     names = module_names(network)
     for name in unused:
         gone = names[name]

@@ -227,7 +227,7 @@ def pooled_size(student: Sequence[int], teacher: Sequence[int], cut: str, path: 
             f"simkd averages {larger[0]} x {larger[1]} to {smaller[0]} x {smaller[1]} with windows that "
             "overlap, so the mean of the map changes and even a perfect student misses the teacher's outputs "
             "somewhat; layers whose sizes divide do not",
-            stacklevel=4,
+            stacklevel=5,
         )
     return () if larger == other else smaller
 

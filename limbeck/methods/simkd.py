@@ -16,7 +16,7 @@ from limbeck.method import Card, Method, Stage, Trained, Update, copy_of
 from limbeck.methods import _reuse
 from limbeck.methods._agreement import check_choice
 from limbeck.methods._classifier import Head
-from limbeck.methods._composed import Composed, Tail, TailPlan, front
+from limbeck.methods._composed import Composed, Tail, TailPlan
 from limbeck.methods._layouts import Layout, layouts_of, picture_of
 from limbeck.methods._rows import soft_term
 from limbeck.methods._split import split
@@ -223,7 +223,7 @@ class SimKD(Method):
         """
         assert self.student is not None
         tails = self._tails() if self.own is None else [self.own]
-        return Composed(front(untapped(self.student), self._unused), self.cut, copy.deepcopy(tails))
+        return Composed(untapped(self.student), self.cut, copy.deepcopy(tails), self._unused)
 
     def _tails(self) -> list[Tail]:
         return [cast(Tail, tail) for tail in self.tails]

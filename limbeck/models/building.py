@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from limbeck.models.preprocessing import Preprocessed, Preprocessing, Statistics
 
-Source = Literal["built-in", "timm", "torchvision", "hf", "function", "folder"]
+Source = Literal["built-in", "timm", "torchvision", "hf", "function", "folder", "composed"]
 
 #: Options of every network from a library: take its published weights, and whether they may be fetched.
 PRETRAINED = ("pretrained", "download")

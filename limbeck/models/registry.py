@@ -54,6 +54,9 @@ BUILT_IN: dict[str, Entry] = {
     "shufflenetv2": Entry("limbeck.models.shuffle:shufflenet_v2", {}, "for 32x32 pictures"),
 }
 
+#: What a student's folder says of a network that is made of parts of two.
+COMPOSED = "composed"
+
 _LIBRARIES: dict[str, Source] = {"timm": "timm", "torchvision": "torchvision", "hf": "hf"}
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -83,6 +86,8 @@ def check_spec(text: str) -> Spec:
     library, colon, name = text.partition(":")
     if text in BUILT_IN:
         return Spec("built-in", text)
+    if text == COMPOSED:
+        return Spec("composed", text)
     if colon and library in _LIBRARIES:
         if not name:
             raise RequestError(f"model {text!r} lacks a name", fix=f'"{library}:NAME"')
@@ -106,6 +111,8 @@ def source_of(spec: str) -> Source:
     library = spec.partition(":")[0]
     if spec in BUILT_IN:
         return "built-in"
+    if spec == COMPOSED:
+        return "composed"
     return _LIBRARIES.get(library, "function")
 
 
@@ -160,6 +167,10 @@ def make(architecture: Architecture, *, run_code: bool = True) -> Raw:
         from limbeck.models import folder
 
         return folder.as_raw(Path(name).expanduser(), architecture.num_classes)
+    if source == "composed":
+        from limbeck.models import composed
+
+        return composed.build(architecture, run_code=run_code)
     if source == "timm":
         from limbeck.models import from_timm
 
