@@ -45,6 +45,7 @@ class Model:
         slowest: 95 of 100 calls took no longer, in seconds.
         note: behind it.
         file: it is a file made from the network above it.
+        last: scores of the weights after the last epoch, one a run; those of `scores` are of the chosen one.
     """
 
     series: str
@@ -56,6 +57,7 @@ class Model:
     slowest: float | None = None
     note: str = ""
     file: bool = False
+    last: Sequence[float] = ()
 
     @property
     def score(self) -> float:

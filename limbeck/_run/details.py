@@ -64,7 +64,7 @@ def details_of(folder: RunFolder, run: Mapping[str, Any], label: str, found: Evi
         snippet=_snippet(folder, run) if files else "",
         phases=_phases(run),
         splits=_splits(costs),
-        costs=_costs(costs),
+        costs=_costs(run, costs),
         command=f"limbeck distill {folder}/recipe.toml --output {folder}-again",
         changed=list(_changed(recipe, "")),
         pairs=_pairs(folder),
@@ -217,13 +217,20 @@ def _splits(costs: Mapping[str, Any]) -> list[Split]:
     ]
 
 
-def _costs(costs: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _costs(run: Mapping[str, Any], costs: Mapping[str, Any]) -> list[tuple[str, str]]:
     told = []
     distil = costs.get("distil", {})
     if distil.get("peak_memory_bytes"):
         told.append(("memory, at most", figures.size(distil["peak_memory_bytes"])))
     if distil.get("extra_parameters") is not None:
         told.append(("extra parameters", f"{distil['extra_parameters']:,}"))
+    cache = run.get("cache", {})
+    if cache.get("on"):
+        views = f" in {cache['views']} views" if cache["views"] > 1 else ""
+        stored = f"{cache['answers']:,} stored{views}, {figures.size(cache['bytes'])}"
+        told.append(("teacher's answers", stored))
+    elif cache.get("why"):
+        told.append(("teacher's answers", f"computed live: {cache['why']}"))
     return [*told, ("energy", "not measured here; limbeck measure tells it where the machine can")]
 
 
@@ -282,10 +289,12 @@ def _facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("seed", str(run["recipe"].get("seed", 0))),
         ("processor", f"{machine['processor']}, {machine['cores']} cores, {machine['system']}"),
         ("used", machine["used"]),
+        ("chosen by rule", run["plan"]["chosen"]),
         *(("graphics", name) for name in machine["gpus"]),
         ("versions", ", ".join(f"{name} {version}" for name, version in machine["versions"].items())),
     ]
     if machine.get("git"):
         changed = ", with changes" if machine["git"]["changed"] else ""
         told.append(("commit", f"{machine['git']['commit']}{changed}"))
-    return [*told, ("finished", run["finished"]), ("once more", run["plan"]["same"])]
+    told += [("finished", run["finished"]), ("once more", run["plan"]["same"])]
+    return [(name, value) for name, value in told if value]

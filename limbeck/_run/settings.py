@@ -297,6 +297,7 @@ def _model(series: str, name: str, held: Sequence[Mapping[str, Any]], *, file: b
         slowest=slowest / 1000 if slowest is not None and len(held) == 1 else None,
         note=first.get("note", "") if len(held) == 1 else "",
         file=file,
+        last=[float(about["last"]["score"]) for about in held if about.get("last")],
     )
 
 

@@ -147,7 +147,17 @@ def page(classes: Sequence[str], *, runs: int = 1, epochs: int = 12) -> Page:
         models=[
             Model("teacher", f"teacher {name}", [0.9], 1_209_834, 4_850_000, [0.0018], 0.002),
             Model("alone", "student alone", [0.8] * runs, 54_298, 218_000, [0.00026], 0.0003),
-            Model("s1", f"student by {name}", [0.89, 0.88][:runs], 54_298, 218_000, [0.00025], 0.0003, name),
+            Model(
+                "s1",
+                f"student by {name}",
+                [0.89, 0.88][:runs],
+                54_298,
+                218_000,
+                [0.00025],
+                0.0003,
+                name,
+                last=[0.88],
+            ),
             Model("s1", "as ONNX", [0.89], None, 239_000, [0.00009], 0.0001, file=True),
         ],
         notes=[f"Latency: {name}."],
