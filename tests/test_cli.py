@@ -24,6 +24,7 @@ ROOT = Path(__file__).parent.parent
 #: The verbs in the order of `--help`, each with its own flags.
 FLAGS = {
     "distill": ["--dry-run", "--output", "--resume", "--set"],
+    "check": ["--explain", "--set"],
     "cache": ["--dry-run", "--set", "--verify"],
     "compare": ["--dry-run", "--jobs", "--output", "--seeds", "--set"],
     "report": ["--output"],

@@ -30,6 +30,7 @@ from pydantic import BaseModel
 import limbeck
 from benchmarks.quality import page as quality
 from benchmarks.speed import page as speed
+from limbeck._findings import catalogue
 from limbeck.method import Method
 from limbeck.methods import METHODS, resolve
 from limbeck.recipe import Recipe
@@ -215,6 +216,15 @@ def recipe_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def findings_page() -> str:
+    """All codes of `limbeck check` and of finished runs."""
+    about = (
+        "What `limbeck check` and the report of a run say, by code; `limbeck check --explain CODE` prints the "
+        "same. K1 are errors (exit code 1), K2 warnings, R1 warnings about a finished run."
+    )
+    return f"# Findings\n\n{NOTE}\n\n{about}\n\n{catalogue.page()}\n"
+
+
 def help_of(*verb: str) -> str:
     """What `limbeck VERB --help` prints on 80 columns."""
     environment = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb", "PYTHONPATH": str(ROOT)}
@@ -320,6 +330,7 @@ def pages() -> dict[Path, str]:
         "docs/results.md": quality.page(quality.stored()),
         "docs/speed.md": speed.page(),
         "docs/reference/command.md": command_page(),
+        "docs/reference/findings.md": findings_page(),
         "docs/reference/python.md": python_page(),
         "docs/reference/recipe.md": recipe_page(),
         "README.md": readme(entries),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -86,15 +87,16 @@ class Check:
     def _repr_html_(self) -> str:
         facts = Table(("", ""), [*self.lines.items(), *(("note", note) for note in self.notes)])
         rows = [
-            (f"{each.severity} {each.code}", each.message, each.detail, each.where or "", each.fix or "")
+            (
+                f"{each.severity} {each.code}",
+                f"{each.message}. {each.detail}",
+                each.where or "",
+                each.fix or "",
+            )
             for each in self.findings[:_ROWS]
         ]
-        found = (
-            Table(("code", "what", "where", "fix"), rows, [self.verdict])
-            if rows
-            else Table((), (), [self.verdict])
-        )
-        return facts.html() + found.html()
+        found = Table(("code", "what", "where", "fix"), rows).html() if rows else ""
+        return f"{facts.html()}{found}<div>{html.escape(self.verdict)}</div>"
 
 
 def _folded(name: str, about: str) -> list[str]:

@@ -66,13 +66,13 @@ def check_answers(desk: Desk, session: Session, teacher: Given, data: Dataset) -
     desk.looks("K104", "K105", "K106")
     path = desk.table("teacher", teacher.number)
     lost = seen.accuracy <= seen.bound
-    said = f"the teacher is no better than chance: {chance.in_words(seen)}"
-    if not lost:
-        said = f"the teacher is right for {_percent(seen.accuracy)} of {seen.samples} samples only"
+    said = "the teacher is no better than chance" if lost else ""
     other = _other_statistics(session, teacher, data, seen)
     if other is not None:
-        _say_statistics(desk, teacher, path, said, *other)
+        said = said or "the teacher was made for other statistics of its pixels"
+        _say_statistics(desk, teacher, path, said, seen, *other)
     elif _clearly(seen.renamed(), seen):
+        said = said or "the teacher has its classes in another order than the data"
         _say_order(desk, session, path, said, seen)
     elif lost and not desk.recipe.all_teachers()[teacher.number].accept_chance:
         desk.finds(
@@ -81,7 +81,8 @@ def check_answers(desk: Desk, session: Session, teacher: Given, data: Dataset) -
             *path,
             "weights",
             fix="other weights; or accept_chance = true in its table goes on with it",
-            detail="Neither another order of its classes nor other common statistics of the pixels help.",
+            detail=f"{_right(seen)} Neither another order of its classes nor other common statistics of the "
+            "pixels explain it.",
         )
 
 
@@ -125,7 +126,14 @@ def _same(one: Preprocessing, other: Preprocessing) -> bool:
 
 
 def _say_statistics(
-    desk: Desk, teacher: Given, path: Path, said: str, written: Any, wants: Preprocessing, better: float
+    desk: Desk,
+    teacher: Given,
+    path: Path,
+    said: str,
+    seen: Look,
+    written: Any,
+    wants: Preprocessing,
+    better: float,
 ) -> None:
     own = teacher.built.network.preprocessing
     line = desk.in_table(assigned("normalize", written), *path, "normalize")
@@ -135,7 +143,7 @@ def _say_statistics(
         *path,
         "normalize",
         fix=line,
-        detail=f"With {_numbers(wants)}, not {_numbers(own)}, it reaches {_percent(better)}.",
+        detail=f"{_right(seen)} With {_numbers(wants)}, not {_numbers(own)}, it reaches {_percent(better)}.",
     )
 
 
@@ -150,7 +158,7 @@ def _say_order(desk: Desk, session: Session, path: Path, said: str, seen: Look) 
     classes = session.splits.classes or []
     moved = {a: b for a, b in sorted(seen.meanings().items()) if a != b and max(a, b) < len(classes)}
     pairs = ", ".join(f"{classes[a]!r} means {classes[b]!r}" for a, b in list(moved.items())[:3])
-    detail = f"With its classes in another order it reaches {_percent(seen.renamed())}: its {pairs}"
+    detail = f"{_right(seen)} With its classes renamed it reaches {_percent(seen.renamed())}: its {pairs}"
     detail += ", ..." if len(moved) > 3 else "."
     by_value = sorted(classes, key=int) if all(name.isdigit() for name in classes) else []
     if by_value and all(by_value[a] == classes[b] for a, b in moved.items()):
@@ -163,6 +171,11 @@ def _say_order(desk: Desk, session: Session, path: Path, said: str, seen: Look) 
         fix="a student/ folder as the teacher, which has the names of its classes; or the data's order",
         detail=detail,
     )
+
+
+def _right(seen: Look) -> str:
+    """How often a teacher is right, as a sentence."""
+    return f"It is right for {chance.in_words(seen)}."
 
 
 def _percent(value: float) -> str:

@@ -80,7 +80,7 @@ def _pulls(method: Method, stage: Stage, batch: Any) -> tuple[dict[str, float], 
     for update in stage.updates:
         losses = method(batch, update=update.name)
         for name, term in losses.terms.items():
-            key = name if len(stage.updates) == 1 else f"{update.name}.{name}"
+            key = name if name not in values else f"{update.name}.{name}"
             values[key] = float(term.detach())
             pulls[key] = _norm(losses.weights[name] * term, _kept(method, update))
     return values, pulls

@@ -18,6 +18,7 @@ from limbeck.data.dataset import Dataset
 from limbeck.method import Method
 
 _PAIRS = 4  # that are shown
+_TERMS = 3  # up to so many, gradients stand behind all of them
 
 
 @dataclass
@@ -75,9 +76,13 @@ class Words:
 
     def terms(self, found: Terms) -> None:
         """Loss terms, unweighted, and the norms of their weighted gradients."""
-        values = ", ".join(f"{name} {figures.short(value)}" for name, value in found.values.items())
-        pulls = ", ".join(figures.short(value) for value in found.pulls.values())
-        self.lines["losses"] = f"{values}; gradients at the student {pulls}"
+        values = [f"{name} {figures.short(value)}" for name, value in found.values.items()]
+        pulls = [figures.short(value) for value in found.pulls.values()]
+        if len(values) <= _TERMS:
+            self.lines["losses"] = f"{', '.join(values)}; gradients at the student {', '.join(pulls)}"
+        else:  # side by side, or no one knows which is whose
+            both = ", ".join(f"{value} ({pull})" for value, pull in zip(values, pulls, strict=True))
+            self.lines["losses"] = f"{both}; in brackets the gradients at the student"
         self.figures["losses"] = {
             "terms": {name: _plain(value) for name, value in found.values.items()},
             "gradients": {name: _plain(value) for name, value in found.pulls.items()},

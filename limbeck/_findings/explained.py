@@ -34,9 +34,8 @@ class Explained:
 
     def text(self, width: int = 80) -> str:
         """For a console."""
-        parts = [f"{self.code}: {self.title} ({self.kind})"]
-        parts += [_folded(self.means, width), "Why it matters: " + self.matters]
-        parts[2] = _folded(parts[2], width)
+        said = (f"{self.code}: {self.title} ({self.kind})", self.means, f"Why it matters: {self.matters}")
+        parts = [_folded(text, width) for text in said]
         steps = [_folded(step, width, "- ", "  ") for step in self.mend]
         return "\n\n".join([*parts, "\n".join(["What to do:", *steps])])
 

@@ -10,6 +10,7 @@ import pytest
 from limbeck import cli
 from tests.bad_input import (
     cases,
+    cases_of_check,
     cases_of_compare,
     cases_of_files,
     cases_of_lists,
@@ -21,6 +22,7 @@ from tests.bad_input.cases import RECIPE, Case
 
 CASES = [
     *cases.CASES,
+    *cases_of_check.CASES,
     *cases_of_compare.CASES,
     *cases_of_files.CASES,
     *cases_of_lists.CASES,
