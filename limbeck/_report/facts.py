@@ -42,7 +42,6 @@ class Model:
         parameters: of the network; None for a file.
         bytes: of its file.
         latency: medians in seconds, one a run.
-        slowest: 95 of 100 calls took no longer, in seconds.
         note: behind it.
         file: it is a file made from the network above it.
         last: scores of the weights after the last epoch, one a run; those of `scores` are of the chosen one.
@@ -54,7 +53,6 @@ class Model:
     parameters: int | None = None
     bytes: int | None = None
     latency: Sequence[float] = ()
-    slowest: float | None = None
     note: str = ""
     file: bool = False
     last: Sequence[float] = ()

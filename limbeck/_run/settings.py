@@ -164,8 +164,8 @@ class Settings:
                 files = [run.network(key) for run in group if run.network(key).get("score") is not None]
                 if files:
                     rows.append(_model(self.series(group), shown, files, file=True))
-        if len(self.runs) > 1:  # a note or a slowest call is of one run
-            rows = [replace(row, note="", slowest=None) for row in rows]
+        if len(self.runs) > 1:  # a note is of one run
+            rows = [replace(row, note="") for row in rows]
         return rows
 
     def notes(self) -> list[str]:
@@ -286,7 +286,6 @@ def _model(series: str, name: str, held: Sequence[Mapping[str, Any]], *, file: b
     if series == "teacher" and len(set(scores)) == 1:
         scores = scores[:1]
     first = held[0]
-    slowest = first.get("latency", {}).get("p95")
     return Model(
         series=series,
         name=name,
@@ -294,7 +293,6 @@ def _model(series: str, name: str, held: Sequence[Mapping[str, Any]], *, file: b
         parameters=first.get("parameters"),
         bytes=first.get("bytes"),
         latency=[about["latency_seconds"] for about in held if about.get("latency_seconds")],
-        slowest=slowest / 1000 if slowest is not None and len(held) == 1 else None,
         note=first.get("note", "") if len(held) == 1 else "",
         file=file,
         last=[float(about["last"]["score"]) for about in held if about.get("last")],
