@@ -16,6 +16,10 @@ from torch import nn
 
 from limbeck.errors import RequestError
 
+#: Calls that are timed, and calls before that are not.
+RUNS, WARMUPS = 200, 20
+_SLOW = 0.05  # seconds of a call from which fewer are timed
+
 
 @dataclass(frozen=True)
 class Latency:
@@ -131,6 +135,26 @@ def latencies(
         )
         for name, values in times.items()
     }
+
+
+def in_turn(
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    threads: int = 1,
+    runtimes: Mapping[str, str | None] | None = None,
+) -> dict[str, Latency]:
+    """`latencies` of one sample with as many runs as the time allows: 200 after 20, or 20 after 2."""
+    slow = max(_seconds(call) for call in calls.values()) > _SLOW
+    runs, warmups = (RUNS // 10, WARMUPS // 10) if slow else (RUNS, WARMUPS)
+    return latencies(calls, runs=runs, warmups=warmups, threads=threads, runtimes=runtimes)
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    with torch.no_grad():
+        call()
+        began = time.perf_counter()
+        call()
+        return time.perf_counter() - began
 
 
 def processor() -> str:

@@ -211,4 +211,22 @@ class Log(Section):
 class Export(Section):
     """`[export]`: files for the device, written at the end."""
 
-    to: list[Literal["onnx"]] = Field(default=["onnx"], description="Formats.")
+    to: list[Literal["torch", "onnx"]] = Field(
+        default=["onnx"], description="Formats: a program of torch.export, a file of ONNX; [] for none."
+    )
+    int8: bool = Field(
+        default=False, description="Besides an ONNX file in int8, calibrated on training samples."
+    )
+    max_drop: Annotated[float, Field(ge=0)] | None = Field(
+        default=None,
+        description="Points of validation score that int8 may lose; a file that loses more is not kept and "
+        "the exit code is 1. Without it the loss is only said.",
+    )
+    calibration: Count = Field(
+        default=512, description="Training samples that int8 takes the ranges of its values from."
+    )
+    preprocessing: Literal["graph", "none"] = Field(
+        default="graph",
+        description="graph: files take pixels 0 to 1 and hold the student's resizing and normalisation; "
+        "none: that is left to whoever calls them.",
+    )

@@ -17,6 +17,8 @@ ROWS = (
     ("alone", "student alone"),
     ("distilled", "student distilled"),
     ("onnx", "  as ONNX"),
+    ("onnx_int8", "  as ONNX int8"),
+    ("torch", "  as PyTorch program"),
 )
 
 _NOTABLE_PART = 0.005  # of a step, from which a part of it is shown

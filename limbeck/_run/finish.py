@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from limbeck._measure import timing
 from limbeck._run import closing, evidence, networks
-from limbeck._run.export import Exported, export
+from limbeck._run.export import Exported, export, judge
 from limbeck._run.folder import RunFolder
 from limbeck._run.phases import Trained
 from limbeck._run.saving import save
@@ -19,9 +19,6 @@ from limbeck._run.screen import Screen
 from limbeck._run.session import Prepared, Session
 from limbeck.data.dataset import Dataset
 from limbeck.engine.evaluation import statistics
-
-_RUNS, _WARMUPS = 200, 20
-_SLOW = 0.05  # seconds of a call from which fewer are timed
 
 
 @dataclass
@@ -170,25 +167,18 @@ def _measured(session: Session, finals: Mapping[str, Final], exported: list[Expo
     }
     calls |= {made.key: _caller(task, made.network, batch) for made in exported}
     runtimes = {made.key: made.runtime for made in exported}
-    slowest = max(_seconds(call) for call in calls.values())
-    runs, warmups = (_RUNS, _WARMUPS) if slowest < _SLOW else (_RUNS // 10, _WARMUPS // 10)
-    found = timing.latencies(calls, runs=runs, warmups=warmups, threads=1, runtimes=runtimes)
+    found = timing.in_turn(calls, runtimes=runtimes)
     abouts = {key: final.about for key, final in finals.items()} | {made.key: made.about for made in exported}
     for key, latency in found.items():
         abouts[key]["latency"] = latency.stored()
         abouts[key]["latency_seconds"] = latency.median / 1000
-    return f"median of {runs} after {warmups} warm-ups, batch 1, 1 thread"
+    judge(abouts, task.kind)
+    one = next(iter(found.values()))
+    return f"median of {one.runs} after {one.warmups} warm-ups, batch 1, 1 thread"
 
 
 def _caller(task: Any, network: nn.Module, batch: Any) -> Callable[[], object]:
     return lambda: task.call(network, batch)
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    call()
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
 
 
 def _phase(name: str, trained: Trained, prepared: Prepared) -> dict[str, Any]:

@@ -117,17 +117,15 @@ class Preprocessed(nn.Module):
 
         Floating tensors of four dimensions [B, C, H, W] are pixels; everything else is passed on as it is.
         """
-        if self.preprocessing.kind == "identity":
-            return self.body(*inputs, **named)
         return self.body(
-            *[self._if_pixels(value) for value in inputs],
-            **{name: self._if_pixels(value) for name, value in named.items()},
+            *[self.if_pixels(value) for value in inputs],
+            **{name: self.if_pixels(value) for name, value in named.items()},
         )
 
-    def _if_pixels(self, value: Any) -> Any:
-        if isinstance(value, Tensor) and value.ndim == 4 and value.is_floating_point():
-            return self.prepare(value)
-        return value
+    def if_pixels(self, value: Any) -> Any:
+        """One input prepared if it is pixels and the network wants pictures; anything else as it is."""
+        pixels = isinstance(value, Tensor) and value.ndim == 4 and value.is_floating_point()
+        return self.prepare(value) if pixels and self.preprocessing.kind == "image" else value
 
     def prepare(self, pixels: Tensor) -> Tensor:
         """Pixels of the data, 0 to 1 [B, C, H, W] -> input of the body, in its size, channels, statistics.

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from limbeck._export.facts import Facts
 from limbeck._export.onnx import FILE, export_onnx
 from limbeck.errors import RequestError, RunError
 from limbeck.models import Preprocessed, Preprocessing, prepare
@@ -33,7 +34,9 @@ def test_one_file_takes_the_pixels_of_the_data(tmp_path, capfd):
     batches = [{"inputs": torch.rand(30, 1, 28, 28), "targets": torch.zeros(30)}, torch.rand(5, 1, 28, 28)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        made = export_onnx(network, tmp_path / "onnx", PIXELS, validation_batches=batches, classes=["a", "b"])
+        made = export_onnx(
+            network, tmp_path / "onnx", PIXELS, validation_batches=batches, facts=Facts(["a", "b"])
+        )
     assert capfd.readouterr() == ("", "")
     assert [file.name for file in (tmp_path / "onnx").iterdir()] == [FILE]
     assert (made.path, made.bytes) == (tmp_path / "onnx" / FILE, made.path.stat().st_size)
