@@ -219,8 +219,8 @@ def recipe_page() -> str:
 def findings_page() -> str:
     """All codes of `limbeck check` and of finished runs."""
     about = (
-        "What `limbeck check` and the report of a run say, by code; `limbeck check --explain CODE` prints the "
-        "same. K1 are errors (exit code 1), K2 warnings, R1 warnings about a finished run."
+        "What `limbeck check` and the report of a run say, by code; `limbeck check --explain CODE` prints "
+        "the same. K1 are errors (exit code 1), K2 warnings, R1 warnings about a finished run."
     )
     return f"# Findings\n\n{NOTE}\n\n{about}\n\n{catalogue.page()}\n"
 

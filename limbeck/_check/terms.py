@@ -26,6 +26,7 @@ from limbeck.teacher import Teacher
 _STEPS = 4
 #: Weighted gradients that differ more than so many times are worth a word.
 _APART = 1000.0
+_NEAR = 10.0  # times that the fix leaves
 
 
 @dataclass(frozen=True)
@@ -195,8 +196,9 @@ def _weight(
     for term, factor in ((small, 1 / ratio), (large, ratio)):
         name = f"{term.rpartition('.')[2]}_weight"
         if name in given and isinstance(own.get(name), int | float) and own[name]:
-            value = own[name] / factor
-            return ("method", name), desk.in_table(f"{name} = {value:.3g}", "method", name)
+            value = own[name] * _NEAR ** (1 if factor > 1 else -1) / factor
+            line = desk.in_table(f"{name} = {value:.2g}", "method", name)
+            return ("method", name), f"{line}: then they differ {_NEAR:g} times"
     paper = session.chosen.method.card.hyperparameters
     for name in given:
         if isinstance(own.get(name), float) and ("weight" in name or name in ("alpha", "beta", "gamma")):
