@@ -5,8 +5,8 @@
     python -m benchmarks.quality.run --data cifar100 --data-root DIR --teacher-weights FILE.safetensors
     python -m benchmarks.quality.run --only kd --seeds 1 --dry-run
 
-The same command goes on where it was stopped: finished runs in runs/quality/ are read, not run again; remove
-the folder to measure anew. When all lines of the table are done, benchmarks/results/quality_DATA.json holds
+The same command goes on where it was stopped: finished runs in runs/quality-DATA/ are read, not run again;
+remove the folder to measure anew. When all lines of the table are done, benchmarks/results/quality_DATA.json holds
 the leaderboard, and docs/results.md follows it; with `--only` or `--set` nothing is stored.
 """
 
@@ -53,7 +53,7 @@ def run(
         changes: as after `--set`, for every line.
         jobs: how many runs at once.
         dry_run: only plans.
-        output: folder of the runs; by default runs/quality/NAME.
+        output: folder of the runs; by default runs/quality-NAME.
         results: folder of the result file.
 
     Raises:
@@ -65,7 +65,7 @@ def run(
         recipes,
         seeds=num_seeds or benchmark.seeds,
         overrides=changes,
-        output=output or Path("runs") / "quality" / benchmark.name,
+        output=output or Path("runs") / f"quality-{benchmark.name}",
         jobs=jobs,
         dry_run=dry_run,
     )
