@@ -6,8 +6,8 @@
     python -m benchmarks.quality.run --only kd --seeds 1 --dry-run
 
 The same command goes on where it was stopped: finished runs in runs/quality-DATA/ are read, not run again;
-remove the folder to measure anew. When all lines of the table are done, benchmarks/results/quality_DATA.json holds
-the leaderboard, and docs/results.md follows it; with `--only` or `--set` nothing is stored.
+remove the folder to measure anew. When all lines of the table are done, the leaderboard is stored as
+benchmarks/results/quality_DATA.json, and docs/results.md follows it; with `--only` or `--set` nothing is stored.
 """
 
 from __future__ import annotations
