@@ -7,7 +7,7 @@
 
 The same command goes on where it was stopped: finished runs in runs/quality-DATA/ are read, not run again;
 remove the folder to measure anew. When all lines of the table are done, the leaderboard is stored as
-benchmarks/results/quality_DATA.json, and docs/results.md follows it; with `--only` or `--set` nothing is stored.
+benchmarks/results/quality_DATA.json, and docs/results.md follows it; with `--only` or `--set` nothing is.
 """
 
 from __future__ import annotations
