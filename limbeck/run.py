@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from limbeck._check.check import Check
     from limbeck._compare.comparison import Comparison
     from limbeck._run.caching_ahead import CacheRun
+    from limbeck._run.exporting import Exports
     from limbeck._run.reporting import Report
     from limbeck._run.screen import Screen
     from limbeck.cache import Verified
@@ -28,6 +29,7 @@ __all__ = [
     "check",
     "compare",
     "distill",
+    "export",
     "list_layers",
     "list_methods",
     "list_recipes",
@@ -273,6 +275,37 @@ def report(
 
     given = [runs] if isinstance(runs, str | Path | Run) else runs
     return reporting.report([each.folder if isinstance(each, Run) else each for each in given], output)
+
+
+def export(
+    run: str | Path | Run | None = None,
+    *,
+    to: str | Sequence[str] | None = None,
+    int8: bool | None = None,
+    max_drop: float | str | None = None,
+    preprocessing: str | None = None,
+) -> Exports:
+    """Writes a student's files for the device; each is run and compared before it counts.
+
+    Args:
+        run: finished, or its folder; the newest unless given.
+        to: formats, "torch" and "onnx"; those of its recipe unless given, as all that follows.
+        int8: also an ONNX file in int8, calibrated on training samples.
+        max_drop: points of validation score that int8 may lose; a file that loses more is not kept.
+        preprocessing: "graph": files take pixels 0 to 1; "none": it is left to the caller.
+
+    Raises:
+        RequestError: there is no such run, or the request is wrong.
+    """
+    from limbeck._run import exporting
+
+    changes: dict[str, Any] = {"int8": int8, "preprocessing": preprocessing}
+    if to is not None:
+        changes["to"] = exporting.as_formats(to if isinstance(to, str) else ",".join(to))
+    if max_drop is not None:
+        changes["max_drop"] = exporting.as_points(max_drop)
+    folder = run.folder if isinstance(run, Run) else run
+    return exporting.export_run(folder, {key: value for key, value in changes.items() if value is not None})
 
 
 def verify_cache(folder: str | Path, *, screen: Screen | None = None) -> Verified:

@@ -54,7 +54,7 @@ def finish(
     """
     began = time.monotonic()
     session = prepared.session
-    data, split = _final_data(session)
+    data, split = final_data(session)
     finals = _tested(session, done, data, split)
     stop_if_asked()
     exported, failed = export(session, folder, finals["distilled"].network, data)
@@ -79,7 +79,7 @@ def finish(
     return found
 
 
-def _final_data(session: Session) -> tuple[Dataset, str]:
+def final_data(session: Session) -> tuple[Dataset, str]:
     """The data of the closing table: the test set, else what chose the checkpoints, else training."""
     splits = session.splits
     if splits.test is not None:
