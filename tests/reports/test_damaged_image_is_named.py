@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from limbeck import fit
+from limbeck import check, fit
+from limbeck._run.screen import silent
 from limbeck.data import find_unreadable, load_source
 from limbeck.data.loader import Loader
 from limbeck.engine.listener import EpochEnd, Listener
@@ -88,3 +89,16 @@ def test_skipping_only_on_request_counted_and_index_unchanged(tmp_path: Path) ->
     last = splits.train.batch([18])
     assert last["index"].tolist() == [19]
     assert torch.equal(last["inputs"], whole.train.batch([19])["inputs"])
+
+
+def test_check_lists_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = folder(Path("data"))
+    bad = [damage(root / "a" / "04.jpg"), damage(root / "b" / "11.jpg")]
+    Path("mine.toml").write_text(
+        'name = "damaged"\n[data]\nsource = "imagefolder:data"\n[student]\nmodel = "cnn-tiny"\nsize = 28\n'
+        '[method]\nname = "plain"\n[export]\nto = []\n'
+    )
+    done = check("mine.toml", screen=silent())
+    assert [(each.code, each.where) for each in done.errors] == [("K114", "mine.toml:3:1")], done.text()
+    assert all(path.as_posix() in done.errors[0].detail for path in bad)

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
 
+from limbeck import check
+from limbeck._run.screen import silent
 from limbeck.integrations.huggingface import DistillationTrainer
 from limbeck.methods import KD
 from tests.integrations.loops import arguments
@@ -80,3 +82,27 @@ def test_the_trainer_keeps_the_inputs_of_the_teacher(tmp_path):
     method.teacher.model.register_forward_hook(lambda module, inputs, output: seen.append(output.logits))
     DistillationTrainer(method, arguments(tmp_path), train_dataset=data).train()
     torch.testing.assert_close(torch.cat(seen), expected(batch))
+
+
+def data():
+    return pairs(48), pairs(16)
+
+
+def small(num_classes):
+    return Small()
+
+
+def bert(num_classes):
+    return teacher()
+
+
+def test_check_says_what_is_withheld_from_whom(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = __name__
+    (tmp_path / "mine.toml").write_text(
+        f'name = "words"\n[data]\nsource = "{name}:data"\n[teacher]\nmodel = "{name}:bert"\n'
+        f'[student]\nmodel = "{name}:small"\n[train]\nbatch_size = 8\n[export]\nto = []\n'
+    )
+    done = check("mine.toml", screen=silent())
+    said = [note for note in done.notes if "token_type_ids" in note]
+    assert said == ["the student takes no token_type_ids: not given to it"]

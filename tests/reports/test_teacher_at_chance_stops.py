@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from limbeck import distill
+from limbeck import check, distill
 from limbeck._run.screen import silent
 from limbeck.errors import RequestError
 
@@ -77,3 +77,11 @@ def test_renamed_weights_are_refused_when_they_are_read() -> None:
     save_file({"other.weight": torch.eye(4), "other.bias": torch.zeros(4)}, "teacher.safetensors")
     with pytest.raises(RequestError, match=r"0\.weight"):
         distill("mine.toml", dry_run=True, screen=silent())
+
+
+def test_check_names_the_fault_its_line_and_the_cause() -> None:
+    for weight, code in ((torch.eye(4)[[0, 0, 0, 0]], "K104"), (torch.eye(4)[[1, 2, 3, 0]], "K105")):
+        save_file({"0.weight": weight.contiguous(), "0.bias": torch.zeros(4)}, "teacher.safetensors")
+        done = check("mine.toml", screen=silent())
+        assert [each.code for each in done.errors] == [code], done.text()
+        assert done.errors[0].where == "mine.toml:7:1"
