@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from limbeck import write_cache
+from limbeck import check, write_cache
+from limbeck._check.check import Check
 from limbeck._run.screen import silent
-from tests.check.planted import saved, weights
+from tests.check.planted import RECIPE, saved, weights
 
 #: Text that is replaced, and by what.
 Edit = tuple[str, str]
@@ -220,3 +221,16 @@ FAULTS = [
     Fault("no-such-weights", "K100", "weights =", files=lambda folder: None, said="there is no file"),
     Fault("network-for-other-inputs", "K100", "", [(STUDENT, f'[student]\nmodel = "{PLACE}rows_only"')]),
 ]
+
+
+def checked(fault: Fault | str, folder: Path) -> Check:
+    """Plants a fault, or the one of this name, into the recipe in a folder, which is the working one."""
+    if isinstance(fault, str):
+        fault = next(each for each in FAULTS if each.name == fault)
+    recipe = RECIPE
+    for old, new in fault.edits:
+        assert old in recipe
+        recipe = recipe.replace(old, new, 1)
+    Path("mine.toml").write_text(recipe, encoding="ascii")
+    fault.files(folder)
+    return check("mine.toml", screen=silent())

@@ -9,7 +9,7 @@ import pytest
 from limbeck import check
 from limbeck._findings import CATALOGUE
 from limbeck._run.screen import silent
-from tests.check.faults import FAULTS, Fault
+from tests.check.faults import FAULTS, Fault, checked
 from tests.check.planted import RECIPE, saved
 
 
@@ -34,14 +34,8 @@ def test_what_is_right_has_no_finding(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_planted_fault_is_found(fault: Fault, tmp_path: Path) -> None:
-    recipe = RECIPE
-    for old, new in fault.edits:
-        assert old in recipe
-        recipe = recipe.replace(old, new, 1)
-    Path("mine.toml").write_text(recipe, encoding="ascii")
-    fault.files(tmp_path)
-    before = contents()
-    done = check("mine.toml", screen=silent())
+    done = checked(fault, tmp_path)
+    recipe = Path("mine.toml").read_text(encoding="ascii")
     found = [each for each in done.findings if each.code == fault.code]
     assert found, done.text()
     first = found[0]
@@ -53,6 +47,8 @@ def test_a_planted_fault_is_found(fault: Fault, tmp_path: Path) -> None:
     assert fault.said in f"{first.message} {first.detail}", done.text()
     assert {each.code for each in done.errors} <= {fault.code}, done.text()
     assert all(len(line) <= 80 for line in done.text().splitlines() if "tests.check" not in line), done.text()
+    before = contents()
+    check("mine.toml", screen=silent())
     assert contents() == before
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from limbeck.errors import RequestError
 from limbeck.methods import KD
 from limbeck.record import Record
 from limbeck.task import Classification
+from tests.check.faults import checked
 
 
 def test_refused_where_the_number_of_classes_is_known() -> None:
@@ -26,3 +29,9 @@ def test_refused_at_the_first_batch_otherwise() -> None:
 
 def test_the_card_says_so() -> None:
     assert any("at least 3 classes" in need for need in KD.card.needs)
+
+
+def test_check_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = checked("decoupled-of-two", tmp_path)
+    assert "K117" in [each.code for each in done.findings], done.text()

@@ -16,6 +16,7 @@ from limbeck.data.views import Views
 from limbeck.errors import RequestError
 from limbeck.methods import KD
 from limbeck.models.preprocessing import NAMED, Preprocessed, Preprocessing
+from tests.check.faults import checked
 
 
 def data() -> Dataset:
@@ -56,3 +57,9 @@ def test_answers_under_another_preprocessing_are_refused(tmp_path, other):
     torch.manual_seed(0)
     with pytest.raises(RequestError, match="another preprocessing of the teacher"):
         CachedTeacher(other, tmp_path / "c", samples).fill([1])
+
+
+def test_check_says_under_which_statistics_the_teacher_is_better(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = checked("normalize-of-imagenet", tmp_path)
+    assert "K106" in [each.code for each in done.findings], done.text()

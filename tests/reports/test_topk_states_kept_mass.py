@@ -14,6 +14,7 @@ from limbeck.cache import Store
 from limbeck.data.dataset import ArrayDataset
 from limbeck.losses import TopK
 from limbeck.methods import KD
+from tests.check.faults import checked
 
 CLASSES = 1024
 
@@ -67,3 +68,9 @@ def test_the_student_still_learns_what_top_k_leaves_of_flat_logits(tmp_path):
         method(batch).total.backward()
         optimizer.step()
     assert method(batch).total.item() < first / 20
+
+
+def test_check_warns_where_the_kept_mass_is_small(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = checked("top-k-keeps-little", tmp_path)
+    assert "K204" in [each.code for each in done.findings], done.text()

@@ -17,6 +17,7 @@ from limbeck.data.adapt import find_unsteady
 from limbeck.data.dataset import ArrayDataset, Dataset, as_dataset
 from limbeck.data.loader import Loader
 from limbeck.data.views import Views
+from tests.check.faults import checked
 
 NAMES = ["crop", "flip", "resized-crop", "colour", {"name": "erase", "probability": 1.0}, "randaugment"]
 
@@ -82,3 +83,9 @@ def test_a_generator_of_the_users_is_found_out() -> None:
     )  # global ones are seeded by sample and view
     assert find_unsteady(same_pictures().augment(Views(0, ["crop", "randaugment"]))) == []
     assert find_unsteady(ArrayDataset({"a": torch.rand(3, 2), "b": torch.rand(3, 4)}), view=0) == []
+
+
+def test_check_reports_a_transform_with_a_generator_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = checked("generator-of-its-own", tmp_path)
+    assert "K208" in [each.code for each in done.findings], done.text()
