@@ -257,7 +257,7 @@ class Composed(nn.Module):
         """Takes the hook off the body and gives it back; the object cannot be called any more."""
         module = self._kept.path.module
         for hooks in (module._forward_hooks, module._forward_pre_hooks):
-            for key in [key for key, hook in hooks.items() if hook in (self._kept,)]:
+            for key in [key for key, hook in hooks.items() if id(hook) == id(self._kept)]:
                 del hooks[key]
                 module._forward_hooks_with_kwargs.pop(key, None)
                 module._forward_pre_hooks_with_kwargs.pop(key, None)
