@@ -129,9 +129,9 @@ def check_cache(desk: Desk, session: Session, method: Method, teachers: Sequence
         if damaged:
             desk.finds(
                 "K110",
-                f"the cache {cached.folder.as_posix()} is damaged: {damaged[0]}",
+                damaged[0],
                 *("cache", "folder"),
-                fix="delete it: the answers are written again",
+                fix=f"delete {cached.folder.as_posix()}: the answers are written again",
             )
 
 

@@ -21,6 +21,7 @@ from limbeck._run.folder import RunFolder
 from limbeck._run.job import default_screen, plan_of
 from limbeck._run.screen import Screen
 from limbeck._run.session import Prepared, Session, open_session, prepare, read_data
+from limbeck.data.dataset import Dataset, describe_inputs
 from limbeck.errors import LimbeckError, RequestError, RunError
 from limbeck.method import Method
 from limbeck.recipe import Recipe
@@ -91,7 +92,7 @@ def _look(desk: Desk, session: Session, said: words.Words, screen: Screen) -> No
     costs.check_cache(desk, session, method, given)
     if not desk.has("K104", "K105", "K106"):
         teachers.check_temperature(desk, session, method, given)
-    _dry(desk, session, given, [each.network for each in students], said)
+    _dry(desk, session, given, students, said)
 
 
 def _read(recipe: Recipe, session: Session, screen: Screen) -> tuple[Session, dict[str, samples.Part]]:
@@ -149,15 +150,14 @@ def _scores(
     if not len(data):
         return
     found: dict[str, float] = {}
-    with _fits(desk):
-        for teacher in given:
-            if teacher.known:
-                teachers.check_answers(desk, session, teacher, data)
-                found["teacher"] = max(
-                    teachers.score_of(teacher.network, session, data), found.get("teacher", float("-inf"))
-                )
-        if students:
-            found["student"] = teachers.score_of(students[0].network, session, data)
+    scored: list[tuple[Role, Given]] = [("teacher", each) for each in given if each.known]
+    scored += [("student", each) for each in students[:1]]
+    for role, each in scored:
+        with _fits(desk, role, each, data):
+            if role == "teacher":
+                teachers.check_answers(desk, session, each, data)
+            score = teachers.score_of(each.network, session, data)
+            found[role] = max(score, found.get(role, score))
     said.scores(session, name, data, found, students[0].known if students else False, bool(given))
     known = {role: score for role, score in found.items() if role == "teacher" or students[0].known}
     if not desk.has("K104", "K105", "K106"):
@@ -165,15 +165,17 @@ def _scores(
 
 
 @contextmanager
-def _fits(desk: Desk) -> Iterator[None]:
+def _fits(desk: Desk, role: Role, network: Given, data: Dataset) -> Iterator[None]:
     """What a network is refused for on real samples becomes a finding."""
+    path = (*desk.table(role, network.number), "model")
     try:
         yield
     except RequestError as error:
-        desk.refused("K100", error, "data", "source")
-    except RuntimeError as error:
-        message = str(error).partition("\n")[0]
-        desk.finds("K100", f"a network does not take the data: {message}", "data", "source")
+        desk.refused("K100", error, *path)
+    except RuntimeError:
+        inputs = describe_inputs(data.batch([0])["inputs"])
+        fix = "a model for such inputs, or size and channels in its table"
+        desk.finds("K100", f"the {role} fails on the inputs of the data, {inputs}", *path, fix=fix)
 
 
 def _withheld(desk: Desk, session: Session, given: Sequence[Given], students: Sequence[Given]) -> None:
@@ -211,10 +213,11 @@ def _method(desk: Desk, session: Session, given: Sequence[Given]) -> Method | No
 
 
 def _dry(
-    desk: Desk, session: Session, given: Sequence[Given], students: Sequence[nn.Module], said: words.Words
+    desk: Desk, session: Session, given: Sequence[Given], learners: Sequence[Given], said: words.Words
 ) -> None:
     """Memory, loss terms, and what the whole run will take, by dry steps on networks of their own."""
-    networks_of = [each.network for each in given]
+    networks_of, students = ([each.network for each in those] for those in (given, learners))
+    trained = any(each.known for each in learners)
     if (session.machine.device or "cpu") == "cpu":
         need = costs.memory_of_a_step(session, students, networks_of)
         costs.check_memory(desk, session, need, machine.memory())
@@ -222,7 +225,7 @@ def _dry(
         return
     try:
         found = terms.dry_terms(session, networks_of)
-        terms.check_terms(desk, found, session)
+        terms.check_terms(desk, found, session, trained=trained)
         prepared = prepare(replace(session, recipe=_accepting(session.recipe)))
     except RequestError as error:
         if error.where is None or not any(each.message == error.message for each in desk.findings):

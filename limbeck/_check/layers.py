@@ -13,7 +13,7 @@ from limbeck._recipe.toml import Path
 from limbeck._run.session import Session
 from limbeck._taps.paths import nearest_fired
 from limbeck._taps.survey import survey
-from limbeck.errors import RequestError
+from limbeck.errors import RequestError, nearest
 from limbeck.taps import Taps
 
 _FEW = 2
@@ -35,13 +35,15 @@ def check_paths(desk: Desk, session: Session, teachers: Sequence[Given], student
                 placed.dry(batch)
             except RequestError as error:
                 fired = survey(network, batch, task, training=side == "student").fired()
-                near = nearest_fired(path, fired) or list(error.near) or fired[:5]
+                close, near = nearest(path, fired), nearest_fired(path, fired)
+                listed = f"limbeck layers {given[0].built.architecture.spec} lists them"
+                missing = "has no layer" in error.message
                 desk.finds(
                     "K101",
-                    error.message,
+                    f"the {side} has no layer {path!r}" if missing else error.message,
                     *("method", "taps", side, number),
-                    fix=desk.in_table(f'"{near[0]}"', "method", "taps", side, number) if near else error.fix,
-                    detail=f"near: {', '.join(near)}" if near else "",
+                    fix=f'"{close[0]}" in its place' if close else listed,
+                    detail=f"Called are: {', '.join(near or fired[:5])}.",
                 )
             finally:
                 if placed is not None:

@@ -116,7 +116,7 @@ def check_data(desk: Desk, splits: Splits, train: Dataset, parts: Mapping[str, P
             *("data", "source"),
             fix="draw from the global generators of torch, numpy or random: they are seeded for every sample",
             detail="A transform of yours holds a generator of its own: every worker process draws the same "
-            "numbers, and the teacher's stored answers are not those to what the student sees.",
+            "numbers, and stored answers of the teacher do not belong to what the student sees.",
         )
 
 

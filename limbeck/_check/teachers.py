@@ -148,7 +148,7 @@ def _say_statistics(
 
 
 def _numbers(wants: Preprocessing) -> str:
-    if not wants.mean:
+    if not any(wants.mean) and all(value == 1 for value in wants.std):
         return "pixels from 0 to 1"
     mean, std = (" ".join(f"{value:.3g}" for value in values) for values in (wants.mean, wants.std))
     return f"mean {mean} and std {std}"
@@ -157,8 +157,8 @@ def _numbers(wants: Preprocessing) -> str:
 def _say_order(desk: Desk, session: Session, path: Path, said: str, seen: Look) -> None:
     classes = session.splits.classes or []
     moved = {a: b for a, b in sorted(seen.meanings().items()) if a != b and max(a, b) < len(classes)}
-    pairs = ", ".join(f"{classes[a]!r} means {classes[b]!r}" for a, b in list(moved.items())[:3])
-    detail = f"{_right(seen)} With its classes renamed it reaches {_percent(seen.renamed())}: its {pairs}"
+    pairs = ", ".join(f"{classes[a]!r} for {classes[b]!r}" for a, b in list(moved.items())[:3])
+    detail = f"{_right(seen)} With its classes renamed it reaches {_percent(seen.renamed())}: it says {pairs}"
     detail += ", ..." if len(moved) > 3 else "."
     by_value = sorted(classes, key=int) if all(name.isdigit() for name in classes) else []
     if by_value and all(by_value[a] == classes[b] for a, b in moved.items()):
@@ -279,4 +279,4 @@ def _entropy(session: Session, network: nn.Module, temperature: float) -> float:
         logits = standardize(logits)
     shares = (logits / temperature).log_softmax(1)
     entropy = -(shares.exp() * shares).sum(1).mean()
-    return float(entropy) / math.log(logits.shape[1])
+    return abs(float(entropy)) / math.log(logits.shape[1])

@@ -157,9 +157,12 @@ def _teacher_seconds(session: Session, teachers: Sequence[nn.Module], batch: Any
     return taken
 
 
-def check_terms(desk: Desk, terms: Terms, session: Session) -> None:
-    """Terms that are far apart, and steps that leave the finite numbers."""
-    desk.looks("K116", "K207")
+def check_terms(desk: Desk, terms: Terms, session: Session, *, trained: bool) -> None:
+    """Terms that are far apart, and steps that leave the finite numbers.
+
+    A student that is `trained` has little to gain of some terms: how they pull says nothing of their weights.
+    """
+    desk.looks("K116", *(() if trained else ("K207",)))
     if terms.broken is not None:
         name, step = terms.broken
         what = "the loss" if name == "total" else f"the term {name}"
@@ -172,7 +175,7 @@ def check_terms(desk: Desk, terms: Terms, session: Session) -> None:
             + ", or clip_norm = 1.0",
         )
     felt = {name: pull for name, pull in terms.pulls.items() if pull > 0 and math.isfinite(pull)}
-    if len(felt) < 2:
+    if len(felt) < 2 or trained:
         return
     large, small = max(felt, key=lambda name: felt[name]), min(felt, key=lambda name: felt[name])
     ratio = felt[large] / felt[small]

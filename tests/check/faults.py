@@ -136,7 +136,7 @@ FAULTS = [
     Fault("number-of-classes", "K103", "weights =", files=state_of(classes=6), fix="6 outputs"),
     Fault("teacher-at-chance", "K104", "weights =", files=blind, fix="accept_chance"),
     Fault("classes-permuted", "K105", "weights =", files=permuted, said="reaches 100.0 %"),
-    Fault("two-classes-exchanged", "K105", "weights =", files=two_exchanged, said="'3' means '2'"),
+    Fault("two-classes-exchanged", "K105", "weights =", files=two_exchanged, said="'3' for '2'"),
     Fault(
         "normalize-of-imagenet",
         "K106",
@@ -219,7 +219,9 @@ FAULTS = [
         fix="clip_norm",
     ),
     Fault("no-such-weights", "K100", "weights =", files=lambda folder: None, said="there is no file"),
-    Fault("network-for-other-inputs", "K100", "", [(STUDENT, f'[student]\nmodel = "{PLACE}rows_only"')]),
+    Fault(
+        "network-for-other-inputs", "K100", "rows_only", [(STUDENT, f'[student]\nmodel = "{PLACE}rows_only"')]
+    ),
 ]
 
 
