@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from limbeck._cli import cache, check, compare, distill, export, lists, report
+from limbeck._cli import cache, check, compare, distill, export, lists, measure, predict, report
 from limbeck._cli.app import app
 from limbeck._run import console
 from limbeck._run.console import Manner
@@ -19,7 +19,7 @@ from limbeck.errors import Interrupted, LimbeckError, RequestError, nearest
 __all__ = ["app", "main"]
 
 #: Modules whose import lets a verb join the app, in the order in which `--help` lists the verbs.
-VERBS = (distill, check, cache, compare, report, export, lists)
+VERBS = (distill, check, cache, compare, report, export, measure, predict, lists)
 _PLACE = {module.__name__: number for number, module in enumerate(VERBS)}
 app.registered_commands.sort(key=lambda command: _PLACE[command.callback.__module__])
 

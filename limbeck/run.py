@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from limbeck._compare.comparison import Comparison
     from limbeck._run.caching_ahead import CacheRun
     from limbeck._run.exporting import Exports
+    from limbeck._run.measuring import Measured
+    from limbeck._run.predicting import Prediction
     from limbeck._run.reporting import Report
     from limbeck._run.screen import Screen
     from limbeck.cache import Verified
@@ -33,6 +35,8 @@ __all__ = [
     "list_layers",
     "list_methods",
     "list_recipes",
+    "measure",
+    "predict",
     "report",
     "verify_cache",
     "write_cache",
@@ -306,6 +310,50 @@ def export(
         changes["max_drop"] = exporting.as_points(max_drop)
     folder = run.folder if isinstance(run, Run) else run
     return exporting.export_run(folder, {key: value for key, value in changes.items() if value is not None})
+
+
+def measure(
+    what: str | Path | Run | nn.Module | Sequence[str | Path | Run | nn.Module],
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    output: str | Path | None = None,
+    other_machine: bool = False,
+) -> Measured:
+    """Measures latency, throughput, memory, size, parameters, operations and energy on this machine.
+
+    Args:
+        what: a model as in a recipe, a network, a run (its teachers, its student, its files), a student's
+            folder, a file for the device, or figures that were stored; several are measured in turn.
+        size: side in pixels of the picture that a model is shown.
+        channels: 1 grey, 3 colour.
+        output: file to store the figures in, as JSON.
+        other_machine: whether stored figures may be those of another machine.
+
+    Raises:
+        RequestError: there is no such thing, or figures of another machine.
+    """
+    from limbeck._run import measuring
+
+    given: list[Any] = list(what) if isinstance(what, list | tuple) else [what]
+    named = [each.folder if isinstance(each, Run) else each for each in given]
+    return measuring.measure(named, size, channels, output, other_machine=other_machine)
+
+
+def predict(what: str | Path | Run | None, inputs: Any) -> Prediction:
+    """What teacher and student, or a file for the device, say of your own samples.
+
+    Args:
+        what: a run, a student's folder, or a file; the newest run for None.
+        inputs: one or several: pictures, CSV files of rows, sentences; or what `Loaded.predict` takes.
+
+    Raises:
+        RequestError: there is no such run or file, or an input is not what the student takes.
+    """
+    from limbeck._run import predicting
+
+    several = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
+    return predicting.predict(what.folder if isinstance(what, Run) else what, several)
 
 
 def verify_cache(folder: str | Path, *, screen: Screen | None = None) -> Verified:

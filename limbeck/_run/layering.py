@@ -74,22 +74,29 @@ def _finished(
         if given not in (None, own):
             raise RequestError(f"{name} {given}: the network in {folder} has {own}", fix=f"leave {name} out")
     if not built.channels:
-        return loaded.network, _words()
+        return loaded.network, words()
     sides = (size, size) if size and built.size else built.size
     return loaded.network, torch.rand(_SAMPLES, built.channels, *sides)
 
 
+def made_up(model: str, size: int | None, channels: int | None) -> tuple[nn.Module, Any]:
+    """A model of the registry, and inputs that it takes."""
+    inputs = _inputs(model, size, channels)
+    return _network(model, inputs, size, channels, None), inputs
+
+
 def _inputs(model: str | nn.Module, size: int | None, channels: int | None) -> Any:
     if isinstance(model, str) and size is None and channels is None and check_spec(model).source == "hf":
-        return _words()
+        return words()
     if model == "mlp":
         return torch.rand(_SAMPLES, channels or size or _SIZE)
     side = size or _SIZE
     return torch.rand(_SAMPLES, channels or _CHANNELS, side, side)
 
 
-def _words() -> dict[str, torch.Tensor]:
-    ids = torch.ones(_SAMPLES, _TOKENS, dtype=torch.long)
+def words(samples: int = _SAMPLES) -> dict[str, torch.Tensor]:
+    """Inputs of a network for texts."""
+    ids = torch.ones(samples, _TOKENS, dtype=torch.long)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 

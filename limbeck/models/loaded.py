@@ -71,8 +71,8 @@ class Loaded:
         Raises:
             RequestError: the sample is not what this student takes.
         """
-        inputs, several = self._inputs(sample)
-        answers = [self._answer(row) for row in self.logits(inputs)]
+        inputs, several = self.inputs(sample)
+        answers = [self.answer(row) for row in self.logits(inputs)]
         return answers if several else answers[0]
 
     def logits(self, inputs: Any) -> Tensor:
@@ -87,7 +87,8 @@ class Loaded:
         logits: Tensor = output if isinstance(output, Tensor) else output.logits
         return logits.float().cpu()
 
-    def _answer(self, row: Tensor) -> list[Answer]:
+    def answer(self, row: Tensor) -> list[Answer]:
+        """The outputs [K] for one sample as named answers, likeliest first."""
         if self.kind == "values":
             target = self.reading.get("target", {})
             values = row * target.get("std", 1.0) + target.get("mean", 0.0)
@@ -99,8 +100,8 @@ class Loaded:
         order = shares.argsort(descending=True, stable=True).tolist()
         return [(self.classes[number], float(shares[number])) for number in order]
 
-    def _inputs(self, sample: Any) -> tuple[Any, bool]:
-        """Inputs of the network, and whether the sample is several."""
+    def inputs(self, sample: Any) -> tuple[Any, bool]:
+        """A sample as a batch of inputs of the network, and whether it was several; see `predict`."""
         kind = self.reading["kind"]
         if kind == "image":
             return self._pictures(sample)
