@@ -305,3 +305,14 @@ def test_lines_of_tokens_have_frequencies_along_themselves_alone() -> None:
         weight = convolution.weight[:, :, 0, 0].tolist(), convolution.bias.tolist()
         maps = [value.transpose(1, 2).unsqueeze(2).tolist() for value in (own, other)]
         assert term.item() == pytest.approx(slow_uhkd.error(*maps, level.size, *weight), rel=1e-9)
+
+
+def test_mixed_samples_have_both_labels_in_the_hard_term_alone() -> None:
+    made, batch = method(), images(4, dtype=torch.float64)
+    share = torch.full((4,), 0.3, dtype=torch.float64)
+    mixed = {**batch, "mixed": {"share": share, "targets": batch["targets"].flip(0)}}
+    one, other = made(batch), made(mixed)
+    partner = made({**batch, "targets": batch["targets"].flip(0)}).terms["hard"]
+    torch.testing.assert_close(other.terms["hard"], 0.3 * one.terms["hard"] + 0.7 * partner)
+    for name in ("soft", "freq1", "freq2", "freq3"):
+        assert torch.equal(other.terms[name], one.terms[name])
