@@ -65,7 +65,8 @@ class UHKD(Method):
             by row, `line` tokens of a sequence (sequences of one length alone; never without being named).
             The last two with `prefix=P` tokens before the grid; `blc` with `grid=HxW`, else a square. As
             {"student": {"blocks.3": "blc prefix=1"}}. Layers that are not named are read off their shape:
-            tokens of square pictures are a square after 0 to 2 tokens; what fits two ways is refused.
+            tokens of square pictures are a square after 0 to 2 tokens (name those of networks with more);
+            what fits two ways or none is refused.
         hard_weight: >= 0, weight of the labels. 0 needs none.
         soft_weight: alpha >= 0, weight of the teacher's outputs.
         beta: >= 0, weight of the levels.
@@ -75,7 +76,7 @@ class UHKD(Method):
         sigma: > 0, width of the low pass G relative to half the block.
         epsilon: >= 0; 0 has no finite gradient where a coefficient is 0, as those of constant maps.
         representation: `magnitude`; `log_magnitude` log(1 + R); `complex` real and imaginary part, which
-            keeps places.
+            keeps places: with no filter, whole blocks and equal sizes half the squared error of the maps.
         filter: `gaussian`, or `none` for G = 1.
         downsample: `crop` of Z; `pool` averages R of the whole map to k x k, then multiplies by G.
         filter_student: G acts on the student too; otherwise equal features do not give 0.
