@@ -15,6 +15,7 @@ from tests.bad_input import (
     cases_of_files,
     cases_of_lists,
     cases_of_the_cache,
+    cases_of_the_device,
     cases_of_the_report,
     cases_of_weights,
 )
@@ -27,6 +28,7 @@ CASES = [
     *cases_of_files.CASES,
     *cases_of_lists.CASES,
     *cases_of_the_cache.CASES,
+    *cases_of_the_device.CASES,
     *cases_of_the_report.CASES,
     *cases_of_weights.CASES,
 ]
