@@ -12,6 +12,7 @@ from limbeck.losses.checks import (
 )
 from limbeck.losses.correlation import class_correlation_error, pearson, varies
 from limbeck.losses.features import feature_error
+from limbeck.losses.hashing import hash_bias, hash_error, hash_values
 from limbeck.losses.ranks import hard_rank, sigmoid_rank, soft_rank
 from limbeck.losses.reductions import reduce_samples, reduce_tokens, reduce_weighted, widen
 from limbeck.losses.soft import (
@@ -44,6 +45,9 @@ __all__ = [
     "decoupled_terms",
     "feature_error",
     "hard_rank",
+    "hash_bias",
+    "hash_error",
+    "hash_values",
     "js_divergence",
     "kl_divergence",
     "log_probabilities",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 METHODS: dict[str, str] = {
     "cmkd": "limbeck.methods.cmkd:CMKD",
     "kd": "limbeck.methods.kd:KD",
+    "lshfm": "limbeck.methods.lshfm:LSHFM",
     "peer_mutual_kd": "limbeck.methods.peer_mutual_kd:PeerMutualKD",
     "plain": "limbeck.methods.plain:Plain",
     "semckd": "limbeck.methods.semckd:SemCKD",
