@@ -92,7 +92,8 @@ ERRORS = (
     Explained(
         "K108",
         "The same samples are in two splits",
-        "More than 0.1 % of the samples of the smaller split are in the other one too, byte for byte.",
+        "More than 0.1 % of the samples of the smaller split are in the other one too, byte for byte. "
+        "Rows of a table that repeat no more than training rows repeat each other are no finding.",
         "Scores on samples that were trained on say nothing about new ones; if they are in validation, the "
         "chosen epoch is the one that remembers best.",
         ("remove them from the training data", "split by what the samples come from, not by sample"),

@@ -118,6 +118,15 @@ def test_what_cannot_be_read_is_a_wrong_request() -> None:
         check("mine.toml", overrides=["train.epoch=3"], screen=silent())
 
 
+def test_rows_that_repeat_by_chance_are_no_leak() -> None:
+    words = RECIPE.replace("pictures", "repeating_rows").replace("levels", "rows")
+    words = words.replace('weights = "teacher.safetensors"\nnormalize = "none"\n', "")
+    Path("mine.toml").write_text(words.replace('normalize = "none"\n', ""), encoding="ascii")
+    done = check("mine.toml", screen=silent())
+    assert not done.findings, done.text()
+    assert any("no more than train repeats its own" in note for note in done.notes)
+
+
 def test_terms_and_gradients_are_those_of_a_slow_computation() -> None:
     """Unweighted terms of the first batch, and the norm of each weighted one's gradient."""
     changes = ["method.hard_weight=0.5", "method.soft_weight=2.0", "machine.precision=fp32"]
