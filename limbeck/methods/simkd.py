@@ -132,6 +132,8 @@ class SimKD(Method):
         check_choice("variant", variant, get_args(Variant))
         check_choice("joint_target", joint_target, get_args(JointTarget))
         check_temperature(temperature)
+        if factor < 1:
+            raise RequestError(f"factor {factor}; needed 1 to the channels of the teacher", fix="factor = 2")
         if not 0 <= joint_weight < float("inf"):
             raise RequestError(f"joint_weight {joint_weight}; needed a number >= 0")
         given = [teacher] if teacher is not None else list(teachers or ())
