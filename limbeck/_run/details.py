@@ -146,19 +146,18 @@ def _files(run: Mapping[str, Any]) -> tuple[list[str], list[File]]:
     kind, split = run["score"]["kind"], run["score"]["split"]
     held = {key: about for key in _FILES if (about := run["networks"].get(key)) is not None}
     agreeing = any("agreement" in about for about in held.values())
-    head = ["file", "numbers", "size", split, "largest difference", "latency", "p95"]
+    head = ["file in exports/", "numbers", "size", split, "differs by", "latency (p95)"]
     head += ["same answers"] if agreeing else []
     files = []
     for key, about in held.items():
         latency, difference = about.get("latency") or {}, about.get("difference")
         cells = [
-            about.get("file") or _file_of(key, run),
+            (about.get("file") or _file_of(key, run)).removeprefix("exports/"),
             about.get("dtype", _FILES[key]),
             figures.size(about["bytes"]),
             figures.score(kind, about["score"]) if "score" in about else "",
-            "" if difference is None else f"{difference:.0e}",
-            f"{latency['median']:.2f} ms" if latency else "",
-            f"{latency['p95']:.2f} ms" if latency else "",
+            "" if difference is None else f"{difference:.0e}" if difference else "0",
+            f"{latency['median']:.2f} ms ({latency['p95']:.2f})" if latency else "",
         ]
         if agreeing:
             cells.append(figures.score("classes", about["agreement"]) if "agreement" in about else "")
