@@ -145,9 +145,7 @@ def _files(run: Mapping[str, Any]) -> tuple[list[str], list[File]]:
     """The files for the device, a row each."""
     kind, split = run["score"]["kind"], run["score"]["split"]
     held = {key: about for key in _FILES if (about := run["networks"].get(key)) is not None}
-    agreeing = any("agreement" in about for about in held.values())
     head = ["file in exports/", "numbers", "size", split, "differs by", "latency (p95)"]
-    head += ["same answers"] if agreeing else []
     files = []
     for key, about in held.items():
         latency, difference = about.get("latency") or {}, about.get("difference")
@@ -159,9 +157,10 @@ def _files(run: Mapping[str, Any]) -> tuple[list[str], list[File]]:
             "" if difference is None else f"{difference:.0e}" if difference else "0",
             f"{latency['median']:.2f} ms ({latency['p95']:.2f})" if latency else "",
         ]
-        if agreeing:
-            cells.append(figures.score("classes", about["agreement"]) if "agreement" in about else "")
-        files.append(File(cells, about.get("verdict", "")))
+        words = [about["verdict"]] if about.get("verdict") else []
+        if "agreement" in about:
+            words.append(f"{figures.score('classes', about['agreement'])} same answers")
+        files.append(File(cells, ", ".join(words)))
     return head, files
 
 
