@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from limbeck._taps.paths import module_names
 from limbeck._taps.proposals import few
+from limbeck._taps.survey import beside
 from limbeck.adaptors import pool
 from limbeck.errors import RequestError
 from limbeck.methods._classifier import (
@@ -130,7 +131,7 @@ class Answer:
 
 def answer(model: nn.Module, path: str, samples: Mapping[str, Any], task: Task) -> Answer:
     """Reads a teacher at a layer, live even where its answers are stored."""
-    record = Teacher(model, task=task, paths=[path])(samples)
+    record = Teacher(model, task=task, paths=[path])(beside(model, samples))
     return Answer(record[path], record.output)
 
 

@@ -145,6 +145,7 @@ class SimKD(Method):
         self.joint_weight, self.joint_target, self.temperature = joint_weight, joint_target, temperature
         self.depthwise, self.final_relu, self.layouts = depthwise, final_relu, layouts
         self.cut, self.heads, self.outputs = found.cut, found.heads, found.outputs
+        self.tapped["teacher"] = [head.path for head in self.heads]  # of several teachers one each
         self._samples = found.samples
         assert self.teacher is not None
         self.teachers = [

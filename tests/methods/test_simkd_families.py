@@ -16,6 +16,7 @@ from limbeck.models import Preprocessed, Preprocessing, build, built_in_names, s
 from limbeck.models.building import Architecture
 from limbeck.models.composed import describe, outward
 from limbeck.task import Classification
+from tests.methods.tapped import encoder, texts
 
 CLASSES = 4
 
@@ -94,6 +95,14 @@ def test_rows_of_numbers_are_matched_at_the_vector_that_enters_the_classifier() 
     made.enter(made.stages()[0])
     made(batch).total.backward()
     assert made.deployable().eval()(batch["inputs"]).shape == (6, CLASSES)
+
+
+def test_texts_are_matched_at_the_vector_that_enters_the_classifier() -> None:
+    made = SimKD(encoder(4), encoder(6), example=texts())
+    assert (made.cut, made.heads[0].path) == ("fc.input", "fc.input")
+    made.enter(made.stages()[0])
+    made(texts()).total.backward()
+    assert made.deployable().eval()(**texts()["inputs"]).shape == (6, CLASSES)
 
 
 def parts(reuse_from: str | None = None, size: int = 28) -> tuple[SimKD, list[Architecture]]:
