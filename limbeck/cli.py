@@ -90,7 +90,7 @@ def _usage(error: Any, arguments: Sequence[str]) -> RequestError:
             return RequestError(f"{name} needs a whole number", fix=help_line)
     if verb not in verbs:
         near = nearest(verb, verbs)
-        fix = near[0] if near else f"one of {', '.join(verbs)}"
+        fix = near[0] if near else "limbeck --help"
         return RequestError(f"limbeck has no verb {verb!r}", near=near[1:], fix=fix)
     return RequestError(f"{command} takes fewer words than were given", fix=help_line)
 

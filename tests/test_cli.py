@@ -28,6 +28,9 @@ FLAGS = {
     "cache": ["--dry-run", "--set", "--verify"],
     "compare": ["--dry-run", "--jobs", "--output", "--seeds", "--set"],
     "report": ["--output"],
+    "export": ["--int8", "--max-drop", "--preprocessing", "--to"],
+    "measure": ["--channels", "--other-machine", "--output", "--size"],
+    "predict": [],
     "recipes": ["--schema"],
     "methods": [],
     "layers": ["--channels", "--classes", "--size"],
@@ -103,7 +106,7 @@ def test_no_words_show_the_help_and_the_version_is_printed(limbeck: Callable[...
     ("words", "message", "fix"),
     [
         (["destil", "x"], "limbeck has no verb 'destil'", "distill"),
-        (["zzz"], "limbeck has no verb 'zzz'", f"one of {', '.join(FLAGS)}"),
+        (["zzz"], "limbeck has no verb 'zzz'", "limbeck --help"),
         (["distill"], "limbeck distill needs RECIPE|RUN", "limbeck distill --help"),
         (["distill", "x", "--ouput", "y"], "limbeck distill has no flag --ouput", "--output"),
         (["distill", "x", "--set"], "--set needs a value", "limbeck distill --help"),
@@ -192,7 +195,7 @@ def test_help_and_lists_import_nothing_heavy() -> None:
     [
         ("limbeck ", list(FLAGS)),
         ("limbeck distill qui", ["quickstart"]),
-        ("limbeck compare fashion-kd fashion-s", ["fashion-semckd", "fashion-sskd"]),
+        ("limbeck compare fashion-kd fashion-se", ["fashion-semckd"]),
         ("limbeck methods sem", ["semckd"]),
         ("limbeck distill quickstart --set train.batch", ["train.batch_size="]),
         ("limbeck distill quickstart --set method.temp", ["method.temperature="]),
