@@ -71,7 +71,8 @@ def hash_bias(features: Tensor, weight: Tensor, rule: Literal["median", "mean"])
     Args:
         features: of all samples, [n, D], n >= 1.
         weight: W, [N, D].
-        rule: `median` is the lower one of an even number, as torch's; half of the bits are then 1.
+        rule: `median` is the lower one of an even number, as torch's; half of the bits are then 1. The sample
+            that gives it lies on the hyperplane, so that rounding decides its bit.
 
     Returns:
         b, [N].

@@ -95,8 +95,11 @@ def check_soft(found: Found, soft_weight: float) -> None:
         )
 
 
-def check_std(given: float | None, found: Found) -> float:
+def check_std(given: float | None, found: Found, variant: Variant) -> float:
     """The deviation of the hyperplanes: as given, else of the weights of the teacher's classifier."""
+    if variant not in _HASHES:
+        _check_unread("std", given, variant)
+        return 1.0  # of no hyperplane
     std = found.std if given is None else given
     if std is None:
         raise RequestError(
@@ -109,12 +112,20 @@ def check_std(given: float | None, found: Found) -> float:
     return std
 
 
-def check_number(given: int | None, paper: Paper, width: int) -> int:
-    """The number of hyperplanes: as given, else the paper's for features of a width."""
+def check_number(given: int | None, paper: Paper, width: int, variant: Variant) -> int:
+    """The number of hyperplanes: as given, else the paper's for features of a width; 0 where none is read."""
+    if variant not in _HASHES:
+        _check_unread("num_hashes", given, variant)
+        return 0
     number = (paper.num_hashes or 32 * width) if given is None else given
     if number < 1:
         raise RequestError(f"num_hashes {number}; needed at least 1")
     return number
+
+
+def _check_unread(name: str, given: float | None, variant: Variant) -> None:
+    if given is not None:
+        raise RequestError(f"{name} {given} with the variant {variant}, which has no hyperplanes")
 
 
 class Features(NamedTuple):
@@ -122,7 +133,7 @@ class Features(NamedTuple):
 
     Args:
         own, target: f_s and f_t, [B, D].
-        hashes, target_hashes: u_s and u_t, [B, N].
+        hashes, target_hashes: u_s and u_t, [B, N]; N = 0 where the variant reads none.
     """
 
     own: Tensor
@@ -141,19 +152,14 @@ def errors_of(variant: Variant, features: Features) -> dict[str, Tensor]:
         errors["feature"] = feature_error(_unit(own), _unit(target), "none")
     elif variant in _FEATURES:
         errors["feature"] = feature_error(own, target, "none")
-    difference = features.hashes - features.target_hashes.detach()
+    hashes, goal = features.hashes, features.target_hashes.detach()
     if variant == "hash_l2":
-        errors["hash"] = difference.square().mean(1)
+        errors["hash"] = (hashes - goal).square().mean(1)
     elif variant == "hash_l1":
-        errors["hash"] = difference.abs().mean(1)
+        errors["hash"] = (hashes - goal).abs().mean(1)
     elif variant in _HASHES:
-        errors["hash"] = hash_error(features.hashes, features.target_hashes)
+        errors["hash"] = hash_error(hashes, goal)
     return errors
-
-
-def reads_hashes(variant: Variant) -> bool:
-    """Whether a variant has a term on hash values."""
-    return variant in _HASHES
 
 
 @torch.no_grad()
@@ -161,12 +167,14 @@ def figures_of(features: Features) -> dict[str, Tensor]:
     """How near the student is: mean cosine, mean ratio of lengths, share of equal bits."""
     own, target = widen(features.own), widen(features.target)
     lengths = own.norm(dim=1), target.norm(dim=1).clamp(min=1e-12)
-    same = (features.hashes > 0) == (features.target_hashes > 0)
-    return {
+    figures = {
         "cosine": F.cosine_similarity(own, target, dim=1).mean(),
         "norm_ratio": (lengths[0] / lengths[1]).mean(),
-        "bit_agreement": same.to(own.dtype).mean(),
     }
+    if features.hashes.shape[1]:
+        same = (features.hashes > 0) == (features.target_hashes > 0)
+        figures["bit_agreement"] = same.to(own.dtype).mean()
+    return figures
 
 
 def _unit(value: Tensor) -> Tensor:

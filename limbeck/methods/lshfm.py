@@ -39,7 +39,6 @@ from limbeck.methods._mimicking import (
     features_over,
     figures_of,
     paper_of,
-    reads_hashes,
     variant_of,
 )
 from limbeck.methods._rows import soft_term, supervised
@@ -80,9 +79,9 @@ class LSHFM(Method):
         example: one batch, which shows widths and classifiers.
         variant: `lshl2` as above; `lsh` without L_mse; `lshl2_s`, `lsh_s`: only of samples that the teacher
             classifies as labelled, divided by their number (none: 0). For comparison `l2` (L_mse alone),
-            `l1`, `l2_norm` (of features of unit length), `hash_l2`, `hash_l1` (between u_s and u_t). Unless
-            given, with classes that both networks share, `lshl2_s` for samples with a label and `lshl2` for
-            the others; else `lshl2`.
+            `l1`, `l2_norm` (of features of unit length), without hyperplanes; `hash_l2`, `hash_l1` (between
+            u_s and u_t). Unless given, with classes that both networks share, `lshl2_s` for samples with a
+            label and `lshl2` for the others; else `lshl2`.
         beta: >= 0; 6, of labels 0.5 (COCO 3).
         hard_weight: gamma >= 0, weight of the labels, for labels the mean over classes; 0 needs none.
         soft_weight: alpha >= 0, weight of the teacher's outputs.
@@ -182,8 +181,9 @@ class LSHFM(Method):
         check_choice("bias", bias, get_args(Bias))
         source = teacher if isinstance(teacher, Teacher) else Teacher(teacher, task=task)
         found = find(student, source.model, task, taps, example)
-        chosen, spread = variant_of(variant, found, task), check_std(std, found)
-        number = check_number(num_hashes, paper, found.widths[1])
+        chosen = variant_of(variant, found, task)
+        spread = check_std(std, found, chosen)
+        number = check_number(num_hashes, paper, found.widths[1], chosen)
         check_soft(found, soft_weight)
         force = two if force_embedding is None else force_embedding
         embedded = force or found.widths[0] != found.widths[1]
@@ -196,7 +196,8 @@ class LSHFM(Method):
         super().__init__(student, source, task=task, taps=found.paths, example=example)
         self.variant, self.mimics_unlabelled = chosen, variant is None
         self.beta, self.hard_weight, self.soft_weight = beta, hard_weight, soft_weight
-        self.temperature, self.num_hashes, self.bias, self.std = temperature, number, bias, spread
+        self.temperature, self.num_hashes, self.std = temperature, number, spread
+        self.bias: Bias = bias if number else "zero"
         self.force_embedding, self.two_stages = force, two
         self.align_beta, self.align_statistics = first, align_statistics
         self.widths, self.outputs = found.widths, found.outputs[0]
@@ -230,7 +231,9 @@ class LSHFM(Method):
         aligning = update == "align"
         wanted = not aligning and (self.variant in FILTERED or self.soft_weight > 0)
         teacher = self.teacher(batch, output=wanted)
-        moving = aligning and self.align_statistics and self.training
+        # The method as a whole rests in that stage; what trains says whether this is training.
+        trains = self._joint is not None and self._joint.embedding.training
+        moving = aligning and self.align_statistics and trains
         with train_mode(self.student) if moving else nullcontext():
             student = self.student_taps(batch, output=not aligning)
         return self.losses(student, teacher, batch)
@@ -296,8 +299,7 @@ class LSHFM(Method):
             embedding = self._joint.embedding
             own = embedding(as_model_type(embedding, own))
         check_same_shape(own, target, "features")
-        with torch.set_grad_enabled(torch.is_grad_enabled() and reads_hashes(self.variant)):
-            hashes = hash_values(own, self.hash_weight, self.hash_bias)
+        hashes = hash_values(own, self.hash_weight, self.hash_bias)
         with torch.no_grad():
             target_hashes = hash_values(target, self.hash_weight, self.hash_bias)
         return Features(own, target, hashes, target_hashes)
