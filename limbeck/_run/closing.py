@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from collections.abc import Mapping
 from html import escape
@@ -139,7 +140,8 @@ def closing_text(run: Mapping[str, Any]) -> str:
 
 def next_text(run: Mapping[str, Any]) -> str:
     """Files of a finished run, commands that go on from it, and the time it took."""
-    lines = [f"{run['folder']}   {'  '.join(run['files'])}"]
+    shown = dict.fromkeys(re.sub(r"^(exports/\w+/).*", r"\1", name) for name in run["files"])
+    lines = [f"{run['folder']}   {'  '.join(shown)}"]
     for number, (command, about) in enumerate(after(run)):
         lines.append(f"{'next' if number == 0 else '':<6}{command:<48}  {about}")
     took, planned = figures.clock(run["seconds"]), figures.clock(run["planned_seconds"])
