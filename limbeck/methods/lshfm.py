@@ -24,6 +24,7 @@ from limbeck.losses import (
 )
 from limbeck.method import Card, Method, Stage, Trained, Update
 from limbeck.methods._agreement import check_choice
+from limbeck.methods._averaging import LastEpochs
 from limbeck.methods._embedding import EmbeddedClassifier, embed, find, fold, train_mode, vector, without
 from limbeck.methods._mimicking import (
     FILTERED,
@@ -95,6 +96,8 @@ class LSHFM(Method):
             given for labels. W and b are those of both stages, epochs are shared equally.
         align_beta: >= 0, beta of the first stage.
         align_statistics: in the first stage the student is in train mode, so its batch statistics move.
+        average_epochs: >= 0; above 0 the mean of the weights at the ends of so many last epochs is scored
+            too, as `averaged` of `networks()`. It is not what is deployed, and no part of a combination.
     """
 
     card = Card(
@@ -125,6 +128,7 @@ class LSHFM(Method):
             "two_stages": "the embedding alone first; for labels",
             "align_beta": ">= 0, beta of the first of two stages; 1",
             "align_statistics": "batch statistics move in the first of two stages; no (the code: yes)",
+            "average_epochs": ">= 0, last epochs whose mean weights are scored beside; 0 (the code: 10)",
         },
         couples_batch=True,
         taps=True,
@@ -169,6 +173,7 @@ class LSHFM(Method):
         two_stages: bool | None = None,
         align_beta: float | None = None,
         align_statistics: bool = False,
+        average_epochs: int = 0,
     ) -> None:
         task = task or Classification()
         paper = paper_of(task)
@@ -177,6 +182,7 @@ class LSHFM(Method):
         first = 1.0 if align_beta is None else align_beta
         beta = paper.beta if beta is None else beta
         check_weights(beta=beta, hard_weight=hard_weight, soft_weight=soft_weight, align_beta=first)
+        check_weights(average_epochs=average_epochs)
         check_temperature(temperature)
         check_choice("bias", bias, get_args(Bias))
         source = teacher if isinstance(teacher, Teacher) else Teacher(teacher, task=task)
@@ -206,6 +212,8 @@ class LSHFM(Method):
         last = found.classifier[1] if found.classifier and joint is None else joint and joint.classifier
         # In a list, which registers nothing: what no term trains of the student.
         self._idle = [last] if last is not None and hard_weight == soft_weight == 0 else []
+        self.average_epochs = average_epochs
+        self.last = LastEpochs(student, average_epochs) if average_epochs else None
         self._looked = False
         self._draw()
 
@@ -229,6 +237,8 @@ class LSHFM(Method):
         batch = self.task.batch(batch)
         assert self.student is not None and self.teacher is not None
         aligning = update == "align"
+        if self.last is not None and torch.is_grad_enabled() and not aligning:
+            self.last.step(self.student, self.epoch, self.epochs)
         wanted = not aligning and (self.variant in FILTERED or self.soft_weight > 0)
         teacher = self.teacher(batch, output=wanted)
         # The method as a whole rests in that stage; what trains says whether this is training.
@@ -279,6 +289,13 @@ class LSHFM(Method):
             Stage("align", [align], begin=begin, scored=False),
             Stage("train", [update], scored=not self._idle),
         ]
+
+    def networks(self) -> dict[str, nn.Module]:
+        """What is deployed; and with `average_epochs` the mean of the last epochs, folded like it."""
+        assert self.student is not None
+        if self.last is None:
+            return {"student": self.deployable()}
+        return {"student": self.deployable(), "averaged": fold(self.last.averaged(self.student))}
 
     def deployable(self) -> nn.Module:
         """A copy of the student without taps, in its own architecture: the embedding is folded."""

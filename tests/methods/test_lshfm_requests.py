@@ -41,6 +41,7 @@ def pair(student: list[str], teacher: list[str]) -> dict[str, list[str]]:
         ({"std": float("nan")}, "std nan; needed a number above 0"),
         ({"std": 0.1, "variant": "l2"}, "std 0.1 with the variant l2, which has no hyperplanes"),
         ({"num_hashes": 8, "variant": "l1"}, "num_hashes 8 with the variant l1, which has no hyperplanes"),
+        ({"average_epochs": -1}, "average_epochs -1; needed a number >= 0"),
         ({"align_beta": 1.0}, "align_beta and align_statistics are of the first of two stages"),
         ({"align_statistics": True}, "align_beta and align_statistics are of the first of two stages"),
         ({"two_stages": True, "align_beta": -1.0}, "align_beta -1.0; needed a number >= 0"),

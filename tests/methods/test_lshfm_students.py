@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,10 @@ from limbeck import fit
 from limbeck.cache import CachedTeacher
 from limbeck.data.dataset import ArrayDataset
 from limbeck.data.views import Views
+from limbeck.engine.interruption import Interruption
+from limbeck.engine.listener import Listener
 from limbeck.engine.settings import Training
+from limbeck.errors import Interrupted
 from limbeck.methods import CMKD, KD, LSHFM
 from limbeck.methods._embedding import EmbeddedClassifier
 from limbeck.methods.combination import Combination
@@ -325,3 +330,64 @@ def test_an_own_loop() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
+
+
+# -- the mean of the last epochs --------------------------------------------------------------------------
+
+
+class Kept(Listener):
+    """Copies the student at the end of every epoch."""
+
+    def __init__(self, made: LSHFM) -> None:
+        self.made = made
+        self.states: list[dict[str, Tensor]] = []
+
+    def on_epoch(self, event: Any) -> None:
+        self.states.append(state(self.made.student))
+
+
+def test_the_mean_of_the_last_epochs_is_scored_beside_the_student() -> None:
+    made = method(average_epochs=3, hard_weight=1.0)
+    kept = Kept(made)
+    done = fit(made, dataset(24), dataset(24), settings=Training(epochs=5, batch_size=8), listener=kept)
+    assert set(done.scores) == {"student", "averaged"}
+    averaged = made.last.averaged(made.student).state_dict()
+    for name, value in averaged.items():
+        last = [each[name] for each in kept.states[-3:]]
+        if value.is_floating_point():
+            assert torch.allclose(value, torch.stack(last).mean(0), atol=1e-6), name
+        else:
+            assert torch.equal(value, last[-1]), name
+    own, mean = made.networks()["student"], made.networks()["averaged"]
+    assert set(own.state_dict()) == set(mean.state_dict())
+    assert not any(p.requires_grad for p in made.last.parameters())
+
+
+def test_a_resume_goes_on_with_the_mean(tmp_path: Path) -> None:
+    def trained(
+        listener: Listener | None = None, *, resume: bool = False, folder: Path | None = None
+    ) -> LSHFM:
+        made = method(average_epochs=3, begun=False)
+        settings = Training(epochs=4, batch_size=8)
+        stop = Interruption()
+        if listener is not None:
+            listener.stop = stop
+        with contextlib.suppress(Interrupted):
+            given: dict[str, Any] = {"folder": folder, "resume": resume, "interruption": stop}
+            fit(made, dataset(24), settings=settings, listener=listener or Listener(), **given)
+        return made
+
+    class Stopping(Listener):
+        stop: Interruption
+        steps = 0
+
+        def on_step(self, event: Any) -> None:
+            self.steps += 1
+            if self.steps == 10:  # the first of the last epoch: the end of the third is counted
+                self.stop.signal_number = signal.SIGINT
+
+    whole = trained()
+    trained(Stopping(), folder=tmp_path)
+    resumed = trained(resume=True, folder=tmp_path)
+    assert int(resumed.last.counted) == 2
+    assert not changed(state(whole), resumed)
