@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +108,12 @@ class Measured:
         return sorted({cell["runtime"] for _, about in self._all() for cell in about["latency"]})
 
     def _sizes(self) -> Table:
-        head = ("", ">parameters", ">file", ">compressed", ">operations", ">memory", "energy a sample")
-        return Table(head, [[name, *_size_cells(about)] for name, about in self._all()])
+        head = ["", ">parameters", ">file", ">compressed", ">operations", ">memory"]
+        known = any(about.get("energy_joules") is not None for _, about in self._all())
+        if known:
+            head.append(">energy a sample")
+        rows = [[name, *_size_cells(about)][: len(head)] for name, about in self._all()]
+        return Table(head, rows, [] if known else [f"energy: {_NOWHERE}"])
 
     def text(self) -> str:
         """Both tables."""
@@ -125,7 +128,7 @@ class Measured:
         return self.text()
 
     def _repr_html_(self) -> str:
-        return "".join(table.html() for table in self.tables) + f"<div>{escape(str(len(self.models)))}</div>"
+        return "".join(table.html() for table in self.tables)
 
 
 def _latency_cells(cell: Mapping[str, Any]) -> list[str]:
