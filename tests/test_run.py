@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from limbeck import Recipe, Run, cli, distill
 from limbeck._run import closing
@@ -122,14 +123,17 @@ def test_the_test_set_gives_the_table(run: Run) -> None:
 
 
 def test_the_commands_that_are_named_next_work(
-    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    picture = tmp_path / "YOURS.png"
+    Image.new("L", (28, 28), 128).save(picture)
     commands = [command.split() for command, _ in closing.after(run.figures)]
-    assert [words[1] for words in commands] == ["distill", "methods", "layers", "upload"]
+    assert [words[1] for words in commands] == ["compare", "measure", "predict", "upload"]
     for words in commands[:-1]:
+        given = [str(picture) if word == "YOURS.png" else word for word in words[1:]]
         with pytest.raises(SystemExit) as done:
-            cli.main([*words[1:], *(["--dry-run"] if words[1] == "distill" else [])])
+            cli.main([*given, *(["--dry-run"] if words[1] == "compare" else [])])
         assert done.value.code == 0, capsys.readouterr().err
     assert commands[-1][:2] == ["hf", "upload"]  # which nobody runs here
 

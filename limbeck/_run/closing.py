@@ -124,10 +124,11 @@ def cost_text(run: Mapping[str, Any]) -> str:
 def after(run: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Commands that go on from a finished run, with what they do."""
     folder, source = run["folder"], run["source"]
+    own = "YOURS.png" if run["data"]["pictures"] else "INPUT"
     return [
-        (f"limbeck distill {source} --set seed=1", "how much is chance"),
-        ("limbeck methods", "the other methods"),
-        (f"limbeck layers {folder}/student", "what can be tapped"),
+        (f"limbeck compare {source} --seeds 5", "how much is chance"),
+        (f"limbeck measure {folder}", "time by batch and threads, memory"),
+        (f"limbeck predict {folder} {own}", "teacher and student together"),
         (f"hf upload YOU/NAME {folder}/student", "nothing was sent so far"),
     ]
 
