@@ -154,6 +154,13 @@ def embed(student: nn.Module, found: Found) -> EmbeddedClassifier:
     return joint
 
 
+def last_layer(found: Found, joint: EmbeddedClassifier | None) -> list[nn.Module]:
+    """The Linear that makes the student's outputs, as the student is now; empty where it has none."""
+    if joint is not None:
+        return [joint.classifier]
+    return [] if found.classifier is None else [found.classifier[1]]
+
+
 def fold(network: nn.Module) -> nn.Module:
     """A network with every embedding folded into its classifier; changed in place and returned."""
     for module in [each for each in network.modules() if isinstance(each, EmbeddedClassifier)]:

@@ -77,6 +77,15 @@ def check_settings(*, two_stages: bool, align_beta: float | None, align_statisti
         )
 
 
+def check_embedded(two_stages: bool, embedded: bool) -> None:
+    """Refuses a first stage that has nothing to train."""
+    if two_stages and not embedded:
+        raise RequestError(
+            "two_stages trains an embedding first, and force_embedding = false leaves it out",
+            fix="leave force_embedding out",
+        )
+
+
 def check_weights(**weights: float) -> None:
     """Refuses weights that are not numbers >= 0."""
     for name, value in weights.items():

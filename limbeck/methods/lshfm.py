@@ -25,12 +25,22 @@ from limbeck.losses import (
 from limbeck.method import Card, Method, Stage, Trained, Update
 from limbeck.methods._agreement import check_choice
 from limbeck.methods._averaging import LastEpochs
-from limbeck.methods._embedding import EmbeddedClassifier, embed, find, fold, train_mode, vector, without
+from limbeck.methods._embedding import (
+    EmbeddedClassifier,
+    embed,
+    find,
+    fold,
+    last_layer,
+    train_mode,
+    vector,
+    without,
+)
 from limbeck.methods._mimicking import (
     FILTERED,
     Bias,
     Features,
     Variant,
+    check_embedded,
     check_number,
     check_settings,
     check_soft,
@@ -61,7 +71,7 @@ class LSHFM(Method):
         L_lsh  = mean over B,N of softplus(u_s) - c u_s
 
     The hash term counts on which side of a hyperplane f_s lies, so it pins the direction and leaves the size
-    free. It reads no labels, and no outputs of the teacher. Of unequal widths the student's classifier
+    free. Neither term reads labels or outputs of the teacher. Of unequal widths the student's classifier
     becomes Linear(D_s, D_t), whose output is f_s, and Linear(D_t, K), both initialised afresh, in the given
     student; `deployable()` is a copy with the two folded into one Linear, the student's own architecture.
 
@@ -193,11 +203,7 @@ class LSHFM(Method):
         check_soft(found, soft_weight)
         force = two if force_embedding is None else force_embedding
         embedded = force or found.widths[0] != found.widths[1]
-        if two and not embedded:
-            raise RequestError(
-                "two_stages trains an embedding first, and force_embedding = false leaves it out",
-                fix="leave force_embedding out",
-            )
+        check_embedded(two, embedded)
         joint = embed(student, found) if embedded else None
         super().__init__(student, source, task=task, taps=found.paths, example=example)
         self.variant, self.mimics_unlabelled = chosen, variant is None
@@ -209,9 +215,8 @@ class LSHFM(Method):
         self.widths, self.outputs = found.widths, found.outputs[0]
         # A part of the student, which is where it is saved: known here, not registered a second time.
         object.__setattr__(self, "_joint", joint)
-        last = found.classifier[1] if found.classifier and joint is None else joint and joint.classifier
-        # In a list, which registers nothing: what no term trains of the student.
-        self._idle = [last] if last is not None and hard_weight == soft_weight == 0 else []
+        # What no term trains of the student; in a list, which registers nothing.
+        self._idle = last_layer(found, joint) if hard_weight == soft_weight == 0 else []
         self.average_epochs = average_epochs
         self.last = LastEpochs(student, average_epochs) if average_epochs else None
         self._looked = False

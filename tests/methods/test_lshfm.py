@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from limbeck import fit
 from limbeck.data.dataset import ArrayDataset
 from limbeck.engine.settings import Machine, Training
-from limbeck.losses import hash_bias, hash_error, hash_values
+from limbeck.losses import hash_bias, hash_values, softened_divergence
 from limbeck.methods import LSHFM, Plain
 from limbeck.record import Record
 from limbeck.task import Classification
@@ -67,33 +67,6 @@ def test_terms_are_those_of_plain_loops(variant: str | None, samples: int) -> No
         assert found.weights[name] == 6.0
 
 
-@pytest.mark.parametrize("number", [1, 2, 7, 20])
-def test_the_bias_is_the_lower_median_over_the_set(number: int) -> None:
-    generator = torch.Generator().manual_seed(number)
-    features, weight = torch.rand(number, 3, generator=generator), torch.randn(9, 3, generator=generator)
-    found = hash_bias(features, weight, "median")
-    assert found.tolist() == pytest.approx(
-        slow.lower_median_bias(features.tolist(), weight.tolist()), abs=1e-6
-    )
-    on = (hash_values(features, weight, found) > 1e-6).sum(0)
-    assert on.max() <= number // 2
-    assert torch.allclose(hash_bias(features, weight, "mean"), -(features @ weight.T).mean(0), atol=1e-6)
-
-
-def test_the_median_in_pieces_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    features, weight = torch.rand(11, 3), torch.randn(10, 3)
-    whole = hash_bias(features, weight, "median")
-    monkeypatch.setattr("limbeck.losses.hashing._VALUES", 25)
-    assert torch.allclose(hash_bias(features, weight, "median"), whole, atol=1e-6)
-
-
-def test_a_value_of_zero_is_the_bit_zero_and_the_teacher_has_no_gradient() -> None:
-    student, teacher = torch.zeros(1, 2, requires_grad=True), torch.zeros(1, 2, requires_grad=True)
-    hash_error(student, teacher).sum().backward()
-    assert torch.equal(student.grad, torch.tensor([[0.25, 0.25]]))  # sigmoid(0) - 0, over N
-    assert teacher.grad is None
-
-
 @pytest.mark.parametrize("variant", ["l1", "l2_norm", "hash_l1", "hash_l2"])
 def test_comparisons(variant: str) -> None:
     made = method(own=5, variant=variant)
@@ -111,6 +84,15 @@ def test_comparisons(variant: str) -> None:
     name, value = expected[variant]
     assert set(found.terms) == {name, "hard"}
     assert float(found.terms[name]) == pytest.approx(float(value), rel=1e-4)
+
+
+def test_the_soft_term_is_that_of_plain_distillation() -> None:
+    made = method(own=5, soft_weight=0.5, temperature=2.0)
+    student, teacher, batch = records(made)
+    found = made.losses(student, teacher, batch)
+    expected = softened_divergence(student.output, teacher.output, 2.0)
+    assert torch.equal(found.terms["soft"], expected)
+    assert found.weights["soft"] == 0.5
 
 
 # -- samples and labels -----------------------------------------------------------------------------------

@@ -315,6 +315,13 @@ def test_odd_sizes(size: int) -> None:
     assert made(batch(size, 1)).total.isfinite()
 
 
+def test_large_pictures() -> None:
+    own, other = pair("vit", "cnn-tiny", 224, 3)
+    given = batch(224, 3, samples=2)
+    made = LSHFM(own, other, task=Classification(CLASSES), example=given, bias="zero")
+    assert made(given).total.isfinite()
+
+
 def test_an_own_loop() -> None:
     made = method(begun=False)
     (stage,) = made.stages()
