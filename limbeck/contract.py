@@ -80,7 +80,7 @@ def losses_are_weighted_sums(method: type[Method]) -> str | None:
     for stage in stages_of(built):
         prepared(built, stage)
         for update in stage.updates:
-            losses = built(example_for(method.card).batch(), update=update.name)
+            losses = built(example_for(method.card).batch(views=stage.views), update=update.name)
             hold(isinstance(losses, Losses), "forward must return Losses")
             for name, term in losses.terms.items():
                 hold(
@@ -115,7 +115,8 @@ def _one_update(built: Method, stage: Stage, update: Update) -> None:
     for parameter in built.parameters():
         parameter.grad = None
     before, teachers = copy_of_state(built), [(model, copy_of_state(model)) for model in teachers_of(built)]
-    built(example_for(built.card, statistics=True).batch(), update=update.name).total.backward()
+    batch = example_for(built.card, statistics=True).batch(views=stage.views)
+    built(batch, update=update.name).total.backward()
     for parameter in built.parameters():
         name, mine = names[id(parameter)], id(parameter) in own
         hold(mine or parameter.grad is None, f"{place}: the loss reaches {name}, which it does not train")
@@ -162,7 +163,7 @@ def the_state_can_be_put_back(method: type[Method]) -> str | None:
         prepared(other, theirs)
         other.load_state_dict(one.state_dict())
         for update in mine.updates:
-            batch, totals = example_for(method.card).batch(), []
+            batch, totals = example_for(method.card).batch(views=mine.views), []
             for built in (one, other):
                 torch.manual_seed(0)
                 totals.append(built(batch, update=update.name).total.detach())
@@ -260,7 +261,7 @@ def a_perfect_student_gives_the_minimum(method: type[Method]) -> str | None:
     for stage in stages_of(built):
         prepared(built, stage)
         for update in stage.updates:
-            found |= built(example_for(method.card).batch(), update=update.name).detached()
+            found |= built(example_for(method.card).batch(views=stage.views), update=update.name).detached()
     for name, value in minimum.items():
         hold(name in found, f"no term {name!r} among {sorted(found)}")
         hold(abs(float(found[name]) - value) < 1e-5, f"{name} is {float(found[name]):g}, not {value:g}")

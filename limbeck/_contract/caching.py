@@ -10,8 +10,6 @@ from torch import nn
 from limbeck._contract.building import changed, copy_of_state, hold, make, settings_for
 from limbeck._contract.tiny import example_for
 from limbeck.cache import CachedTeacher
-from limbeck.data.dataset import Dataset
-from limbeck.data.views import Views
 from limbeck.engine.fitting import fit
 from limbeck.engine.result import Fit
 from limbeck.method import Method
@@ -39,10 +37,8 @@ def a_cached_teacher_trains_to_the_same_bits(method: type[Method]) -> str | None
 def _trained(method: type[Method], folder: Path | None) -> Fit:
     """Two views in turn where the data are pictures, in a shuffled order."""
     example = example_for(method.card, statistics=True)
-    data: Dataset = example.data(_SAMPLES)
     pictures = example.task.kind != "tokens"
-    if pictures:
-        data = data.augment(Views(0, ["crop", "flip"]))
+    data = example.data(_SAMPLES, augment=["crop", "flip"])
     layers = make(method, statistics=True, samples=_BATCH).tapped["teacher"]
 
     def answering(network: nn.Module, task: Task) -> Teacher:

@@ -63,7 +63,9 @@ def half_precision_is_finite(method: type[Method]) -> str | None:
         prepared(built, stage)
         for update in stage.updates:
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                losses = built(example_for(method.card, statistics=True).batch(), update=update.name)
+                losses = built(
+                    example_for(method.card, statistics=True).batch(views=stage.views), update=update.name
+                )
             for name, term in losses.terms.items():
                 hold(bool(term.isfinite()), f"{update.name}: {name} is not finite")
                 hold(term.dtype == torch.float32, f"{update.name}: {name} is {term.dtype}, not float32")

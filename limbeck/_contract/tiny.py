@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from limbeck.data.dataset import ArrayDataset
+from limbeck.data.dataset import ArrayDataset, Dataset
+from limbeck.data.views import Views, view_number
 from limbeck.errors import RequestError
 from limbeck.method import Card
 from limbeck.task import Classification, MultiLabel, Regression, Task, Tokens
@@ -72,9 +74,18 @@ class Example:
         return Pictures(outputs, width=width, statistics=self.statistics, dropout=self.dropout)
 
     def data(
-        self, samples: int = 24, *, seed: int = 0, double: bool = False, unlabelled: bool = False
-    ) -> ArrayDataset:
-        """Samples with their targets; the class is the brightest quarter of a picture, the id itself."""
+        self,
+        samples: int = 24,
+        *,
+        seed: int = 0,
+        double: bool = False,
+        unlabelled: bool = False,
+        augment: Sequence[str] = (),
+    ) -> Dataset:
+        """Samples with their targets; the class is the brightest quarter of a picture, the id itself.
+
+        Where there are several views of a picture in a batch, each is turned by its place.
+        """
         generator = torch.Generator().manual_seed(seed)
         if self.task.kind == "tokens":
             ids = torch.randint(0, WORDS, (samples, LENGTH), generator=generator)
@@ -90,7 +101,8 @@ class Example:
         if unlabelled:
             targets[1::3] = float("nan") if targets.is_floating_point() else -1
         inputs = pixels.double() if double else pixels
-        return ArrayDataset(inputs, targets.double() if double and targets.is_floating_point() else targets)
+        targets = targets.double() if double and targets.is_floating_point() else targets
+        return ArrayDataset(inputs, targets).augment(Views(0, [*augment, "rotate"]))
 
     def _targets(self, classes: Tensor) -> Tensor:
         if self.task.kind == "classes":
@@ -99,9 +111,12 @@ class Example:
             return torch.nn.functional.one_hot(classes, CLASSES)
         return torch.stack([classes.float() / CLASSES, 1 - classes.float() / CLASSES], 1)
 
-    def batch(self, samples: int = 8) -> dict[str, Any]:
-        """The first samples."""
-        return self.data().batch(torch.arange(samples))
+    def batch(self, samples: int = 8, *, views: int = 1) -> dict[str, Any]:
+        """The first samples, each in some views, rows that follow each other."""
+        places = torch.arange(views).repeat(samples)
+        return self.data().batch(
+            torch.arange(samples).repeat_interleave(views), view_number(torch.zeros_like(places), places)
+        )
 
 
 def example_for(card: Card, *, statistics: bool = False, dropout: float = 0.0) -> Example:
