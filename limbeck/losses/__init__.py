@@ -11,6 +11,14 @@ from limbeck.losses.checks import (
     warn_of_probabilities,
 )
 from limbeck.losses.correlation import class_correlation_error, pearson, varies
+from limbeck.losses.directions import (
+    class_contrast,
+    direction_error,
+    same_nearest,
+    similarities,
+    similarity_divergence,
+    unit,
+)
 from limbeck.losses.features import feature_error
 from limbeck.losses.hashing import hash_bias, hash_error, hash_values
 from limbeck.losses.ranks import hard_rank, sigmoid_rank, soft_rank
@@ -41,8 +49,10 @@ __all__ = [
     "check_rest",
     "check_same_shape",
     "check_temperature",
+    "class_contrast",
     "class_correlation_error",
     "decoupled_terms",
+    "direction_error",
     "feature_error",
     "hard_rank",
     "hash_bias",
@@ -57,7 +67,10 @@ __all__ = [
     "reduce_samples",
     "reduce_tokens",
     "reduce_weighted",
+    "same_nearest",
     "sigmoid_rank",
+    "similarities",
+    "similarity_divergence",
     "smooth_absolute_error",
     "soft_rank",
     "softened_divergence",
@@ -68,6 +81,7 @@ __all__ = [
     "squared_error",
     "standardize",
     "top_k",
+    "unit",
     "unit_power",
     "varies",
     "warn_of_constant_rows",
