@@ -179,7 +179,7 @@ def test_a_network_for_pictures_refuses_rows():
 def test_unknown_names_get_near_ones():
     with pytest.raises(RequestError) as caught:
         build("cnn-tinny", num_classes=10, channels=1, size=28)
-    assert caught.value.near[0] == "cnn-tiny"
+    assert caught.value.fix.startswith("cnn-tiny")
     with pytest.raises(RequestError, match="no folder"):
         build("runs/absent/student", num_classes=10, channels=1, size=28)
     with pytest.raises(RequestError, match="0 outputs"):
