@@ -21,6 +21,7 @@ from limbeck._show.tables import Table
 from limbeck.errors import RequestError
 from limbeck.models.folder import load
 from limbeck.models.loaded import Loaded
+from limbeck.models.registry import check_spec
 
 BATCHES = (1, 8, 64)
 _NOWHERE = "not measurable here"
@@ -305,7 +306,10 @@ def _inputs_of(loaded: Loaded) -> Any:
     if reading["kind"] == "image":
         return torch.rand(1, reading["channels"], *reading["size"])
     if not built.channels:
-        return layering.words(1)
+        words = layering.words(1)
+        if "names" in reading:
+            return dict.fromkeys(reading["names"], words["input_ids"])
+        return words if check_spec(built.spec).source == "hf" else words["input_ids"]
     return torch.rand(1, built.channels, *built.size)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import limbeck
 from limbeck._measure.timing import file_size, parameters
 from limbeck.models import load, prepare, save_student
 
@@ -53,6 +54,17 @@ def test_tied_weights_are_stored_once_and_load_tied(tmp_path, monkeypatch, funct
     assert torch.equal(loaded.network(ids), built.network(ids))
     assert parameters(loaded.network) == parameters(built.network) == 32
     assert file_size(tmp_path / "student" / "model.safetensors") < 32 * 4 + 200
+
+
+def test_tied_weights_are_measured_once(tmp_path, monkeypatch):
+    (tmp_path / "tied_measured.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    built = prepare("tied_measured:inside", num_classes=8, inputs=torch.randint(0, 8, (5, 3)))
+    save_student(tmp_path / "student", built.network, architecture=built.architecture)
+    (about,) = limbeck.measure("student").models.values()
+    assert about["parameters"] == 32
+    assert about["bytes"] < 32 * 4 + 200
 
 
 def test_part_of_a_larger_tensor_is_stored_alone(tmp_path):
