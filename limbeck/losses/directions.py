@@ -105,6 +105,8 @@ def similarity_divergence(
 def same_nearest(student: Tensor, teacher: Tensor, views: int) -> Tensor:
     """To how many further views the same other sample is nearest in both networks, as a part from 0 to 1.
 
+    Always 1 for fewer than three samples.
+
     Args:
         student: [B * V, D_s], see `similarities`.
         teacher: [B * V, D_t].
