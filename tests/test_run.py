@@ -15,10 +15,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 from limbeck import Recipe, Run, cli, distill
-from limbeck._run import closing
 from limbeck._run.folder import RunFolder
 from limbeck._run.plan import MOST_LINES
 from limbeck._run.screen import Screen, silent
@@ -120,22 +118,6 @@ def test_the_test_set_gives_the_table(run: Run) -> None:
     assert "than its teacher" in repr(run)
     assert "\ndistil step " in repr(run)
     assert repr(run) == run.text()
-
-
-def test_the_commands_that_are_named_next_work(
-    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    picture = tmp_path / "YOURS.png"
-    Image.new("L", (28, 28), 128).save(picture)
-    commands = [command.split() for command, _ in closing.after(run.figures)]
-    assert [words[1] for words in commands] == ["compare", "measure", "predict", "upload"]
-    for words in commands[:-1]:
-        given = [str(picture) if word == "YOURS.png" else word for word in words[1:]]
-        with pytest.raises(SystemExit) as done:
-            cli.main([*given, *(["--dry-run"] if words[1] == "compare" else [])])
-        assert done.value.code == 0, capsys.readouterr().err
-    assert commands[-1][:2] == ["hf", "upload"]  # which nobody runs here
 
 
 def test_a_run_shows_itself_in_a_notebook(run: Run) -> None:
