@@ -20,6 +20,7 @@ from limbeck.losses.directions import (
     unit,
 )
 from limbeck.losses.features import feature_error
+from limbeck.losses.gaussians import gaussian_divergence, gaussian_sample, mutual_divergence
 from limbeck.losses.hashing import hash_bias, hash_error, hash_values
 from limbeck.losses.ranks import hard_rank, sigmoid_rank, soft_rank
 from limbeck.losses.reductions import reduce_samples, reduce_tokens, reduce_weighted, widen
@@ -54,6 +55,8 @@ __all__ = [
     "decoupled_terms",
     "direction_error",
     "feature_error",
+    "gaussian_divergence",
+    "gaussian_sample",
     "hard_rank",
     "hash_bias",
     "hash_error",
@@ -63,6 +66,7 @@ __all__ = [
     "log_probabilities",
     "low_pass",
     "mix_logits",
+    "mutual_divergence",
     "pearson",
     "reduce_samples",
     "reduce_tokens",

@@ -21,6 +21,7 @@ METHODS: dict[str, str] = {
     "simkd": "limbeck.methods.simkd:SimKD",
     "sskd": "limbeck.methods.sskd:SSKD",
     "uhkd": "limbeck.methods.uhkd:UHKD",
+    "unikd": "limbeck.methods.unikd:UniKD",
 }
 
 #: Several of them at once; it takes methods in place of networks, so no recipe names it.

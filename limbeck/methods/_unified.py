@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from limbeck.losses import widen
-from limbeck.losses.gaussians import gaussian_sample
+from limbeck.losses import gaussian_sample, widen
 from limbeck.methods._sequences import valid_positions
 from limbeck.methods._spectral import Tap
 

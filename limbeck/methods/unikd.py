@@ -9,8 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.errors import RequestError
-from limbeck.losses import check_labels, decoupled_terms, feature_error
-from limbeck.losses.gaussians import gaussian_divergence, mutual_divergence
+from limbeck.losses import (
+    check_labels,
+    decoupled_terms,
+    feature_error,
+    gaussian_divergence,
+    mutual_divergence,
+)
 from limbeck.method import Card, Method
 from limbeck.methods._depths import find
 from limbeck.methods._layouts import layouts_of, picture_of
@@ -122,7 +127,7 @@ class UniKD(Method):
             "the teacher's AFF has its own channels and sizes, and the hidden channels of the student's",
             "teacher_preact: torch gives no value before a ReLU that is a function or works in place; such "
             "layers are read behind it unless true is asked for",
-            "p_t is what enters the teacher's classifier; last_stage: 1x1 convolution with bias, no batch norm",
+            "p_t is what enters the teacher's classifier; last_stage: 1x1 with bias, no batch norm",
             "gaussian: its formula, and that detach_targets detaches the teacher's Gaussian",
             "features: no supp, the teacher's map detached and brought to the size of the student's",
             "dkd: alpha 1, beta 8, samples without a label left out",

@@ -41,6 +41,7 @@ MODULES = {
     "simkd": "tests.golden.case_simkd",
     "sskd": "tests.golden.case_sskd",
     "uhkd": "tests.golden.case_uhkd",
+    "unikd": "tests.golden.case_unikd",
 }
 
 #: Every method that golden files exist for. Those without a module are not built yet.

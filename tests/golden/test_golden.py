@@ -97,11 +97,11 @@ def test_a_file_belongs_to_the_longest_slug() -> None:
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rewrite("kd_topk.npz", tmp_path / "kd_topk.npz")
-    np.savez(tmp_path / "unikd_base.npz", x=np.zeros(1))
+    np.savez(tmp_path / "residual_kd_base.npz", x=np.zeros(1))
     assert main([str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("ok kd_topk.npz: kd, case topk, 23 arrays")
-    assert lines[1] == "not built yet: unikd  (unikd_base.npz)"
+    assert lines[1] == "not built yet: residual_kd  (residual_kd_base.npz)"
     assert lines[-1] == "1 passed, 0 failed"
     np.savez(tmp_path / "kd_x.npz", x=np.zeros(1))
     np.savez(tmp_path / "kd_y.npz", x=np.array([None]))
