@@ -158,6 +158,7 @@ class Method(nn.Module, ABC):
         task: how batches enter the networks; classification unless given.
         taps: the layers to read, `{"student": [...], "teacher": [...]}`; proposed from `example` otherwise.
         example: one batch, which sizes adaptors and checks the taps; needed by methods that read layers.
+        reads: the networks whose layers a method reads, where its card says that it reads layers.
     """
 
     #: Of the class; a combination has one of its own.
@@ -177,6 +178,7 @@ class Method(nn.Module, ABC):
         task: Task | None = None,
         taps: Mapping[str, Sequence[str]] | None = None,
         example: Any = None,
+        reads: Sequence[str] = ("student", "teacher"),
     ) -> None:
         super().__init__()
         self.__dict__["_loop"] = {}
@@ -189,7 +191,7 @@ class Method(nn.Module, ABC):
         self.tapped: dict[str, list[str]] = {"student": [], "teacher": []}
         self.shapes: dict[str, dict[str, torch.Size]] = {"student": {}, "teacher": {}}
         if self.card.taps:
-            self._place(taps, example)
+            self._place(taps, example, reads)
         elif taps is not None:
             raise RequestError(f"{self.card.slug} reads no layers, so it takes no taps", fix="leave taps out")
         if student is not None and not self.card.taps:
@@ -202,7 +204,7 @@ class Method(nn.Module, ABC):
                 f"the task {self.task.name} has {self.task.kind}"
             )
 
-    def _place(self, taps: Mapping[str, Sequence[str]] | None, example: Any) -> None:
+    def _place(self, taps: Mapping[str, Sequence[str]] | None, example: Any, reads: Sequence[str]) -> None:
         """Resolves the layers of both networks, runs the dry batch and notes the shapes."""
         assert self.student is not None and self.teacher is not None
         if example is None:
@@ -212,13 +214,15 @@ class Method(nn.Module, ABC):
             )
         batch = self.task.batch(example)
         if taps is None:
-            taps = propose(self.student, self.teacher.model, batch, self.task)
-        if set(taps) != {"student", "teacher"} or not all(len(taps[side]) for side in taps):
+            both = propose(self.student, self.teacher.model, batch, self.task)
+            taps = {side: both[side] for side in reads}
+        if set(taps) != set(reads) or not all(len(taps[side]) for side in taps):
+            whose = "each network" if len(reads) > 1 else f"the {reads[0]} and of no other network"
             raise RequestError(
-                f"taps {dict(taps)}; {self.card.slug} needs at least one layer of each network",
-                fix='taps={"student": ["layer3"], "teacher": ["layer3"]}',
+                f"taps {dict(taps)}; {self.card.slug} needs at least one layer of {whose}",
+                fix=f"taps={ {side: ['layer3'] for side in reads} }",
             )
-        self.tapped = {side: list(paths) for side, paths in taps.items()}
+        self.tapped |= {side: list(paths) for side, paths in taps.items()}
         self.student_taps = Taps(self.student, self.tapped["student"], task=self.task, trainable=True)
         self.teacher = self.teacher.reading(self.tapped["teacher"], task=self.task)
         self.shapes = {"student": self.student_taps.dry(batch), "teacher": self.teacher.taps.dry(batch)}
