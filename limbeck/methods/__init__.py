@@ -14,6 +14,7 @@ METHODS: dict[str, str] = {
     "cmkd": "limbeck.methods.cmkd:CMKD",
     "kd": "limbeck.methods.kd:KD",
     "lshfm": "limbeck.methods.lshfm:LSHFM",
+    "mhkd": "limbeck.methods.mhkd:MHKD",
     "mlkd": "limbeck.methods.mlkd:MLKD",
     "peer_mutual_kd": "limbeck.methods.peer_mutual_kd:PeerMutualKD",
     "plain": "limbeck.methods.plain:Plain",

@@ -35,6 +35,7 @@ MODULES = {
     "cmkd": "tests.golden.case_cmkd",
     "kd": "tests.golden.case_kd",
     "lshfm": "tests.golden.case_lshfm",
+    "mhkd": "tests.golden.case_mhkd",
     "mlkd": "tests.golden.case_mlkd",
     "peer_mutual_kd": "tests.golden.case_peer_mutual_kd",
     "semckd": "tests.golden.case_semckd",
