@@ -126,6 +126,26 @@ class Rotate(Augment):
     """Of the augmentation."""
 
 
+class SimCLR(Augment):
+    """Views of contrastive learning: at the first place a resized crop and a flip, at others strong changes.
+
+    There it is a resized crop, a flip, other colours, grey and blur, each drawn by itself.
+    """
+
+    unit_range: ClassVar[bool] = True
+    name: Literal["simclr"]
+    """Of the augmentation."""
+    scale: Shares = [0.2, 1.0]
+    """Area of the window at places after the first as part of the picture: two numbers above 0 up to 1, the
+    smaller first."""
+    colour: Share = 0.8
+    """Part of the pictures whose colours change, from 0 to 1."""
+    grey: Share = 0.2
+    """Part of the pictures that lose their colours, from 0 to 1."""
+    blur: Share = 0.5
+    """Part of the pictures that are blurred by 0.1 to 2 pixels, from 0 to 1."""
+
+
 class RandAugment(Augment):
     """Some operations of a fixed set, drawn for each picture; by torchvision, on bytes."""
 
@@ -150,6 +170,7 @@ KINDS: Mapping[str, type[Augment]] = {
     "colour": Colour,
     "erase": Erase,
     "rotate": Rotate,
+    "simclr": SimCLR,
     "randaugment": RandAugment,
 }
 
@@ -214,8 +235,9 @@ def _checked(entry: Any) -> Any:
     return entry if isinstance(entry, str) else augment
 
 
-Name = Literal["crop", "flip", "resized-crop", "colour", "erase", "rotate", "randaugment"]
+Name = Literal["crop", "flip", "resized-crop", "colour", "erase", "rotate", "simclr", "randaugment"]
 #: The type of an entry in a recipe.
 AugmentEntry = Annotated[
-    Name | Crop | Flip | ResizedCrop | Colour | Erase | Rotate | RandAugment, BeforeValidator(_checked)
+    Name | Crop | Flip | ResizedCrop | Colour | Erase | Rotate | SimCLR | RandAugment,
+    BeforeValidator(_checked),
 ]

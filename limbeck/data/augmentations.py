@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from limbeck.data.augment import Colour, Crop, Erase, Flip, RandAugment, ResizedCrop, Rotate
-from limbeck.data.colours import STEPS
+from limbeck.data.augment import Colour, Crop, Erase, Flip, RandAugment, ResizedCrop, Rotate, SimCLR
+from limbeck.data.colours import STEPS, grey
 from limbeck.data.draws import Draws
 from limbeck.errors import RequestError, require
 
@@ -211,6 +211,56 @@ def rotate(pixels: Tensor, draws: Draws, options: Rotate) -> Tensor:
     return result
 
 
+def simclr(pixels: Tensor, draws: Draws, options: SimCLR) -> Tensor:
+    """A resized crop and a flip at the first place; at others the views of SimCLR (Chen et al. 2020).
+
+    These are a resized crop, a flip of a half, brightness, contrast and saturation by 0.4 and hue by 0.1,
+    grey, and a blur of 0.1 to 2 pixels over a tenth of the picture's height.
+
+    Args:
+        pixels: [B, 1 or 3, H, W], floating, from 0 to 1.
+        draws: of the samples.
+        options: the area of windows, and the part of the samples for each change.
+    """
+    _check_floating("simclr", pixels)
+    _check_channels("simclr", pixels)
+    result = pixels.clone()
+    for rows, scale in ((draws.place == 0, [0.08, 1.0]), (draws.place != 0, options.scale)):
+        rows = rows.nonzero().squeeze(1)
+        window = ResizedCrop(name="resized-crop", scale=scale)
+        result[rows] = resized_crop(pixels[rows], draws.of(rows), window)
+    rows = (draws.uniform("simclr.flip") < 0.5).nonzero().squeeze(1)
+    result[rows] = result[rows].flip(3)
+    rows = (draws.place != 0).nonzero().squeeze(1)
+    own, changed = draws.of(rows), result[rows]
+    changed = colour(changed, own, Colour(name="colour", probability=options.colour))
+    chosen = (own.uniform("simclr.grey") < options.grey)[:, None, None, None]
+    changed = torch.where(chosen, grey(changed).expand_as(changed), changed)
+    blurred = _blurred(changed, 0.1 + 1.9 * own.uniform("simclr.blur.width"))
+    result[rows] = torch.where(
+        (own.uniform("simclr.blur") < options.blur)[:, None, None, None], blurred, changed
+    )
+    return result
+
+
+def _blurred(pixels: Tensor, width: Tensor) -> Tensor:
+    """Pictures [B, C, H, W] blurred by a Gaussian of the width of each, [B], over a tenth of their height."""
+    reach = max(pixels.shape[2] // 20, 1)
+    for axis, size in ((2, pixels.shape[2]), (3, pixels.shape[3])):
+        ends = (0, 0, reach, reach) if axis == 2 else (reach, reach, 0, 0)
+        padded = F.pad(pixels, ends, mode="replicate")
+        # Added in one order, so that a picture does not depend on the others.
+        total, summed = torch.zeros_like(width), torch.zeros_like(pixels)
+        for step in range(-reach, reach + 1):
+            weight = (-((step / width) ** 2) / 2).exp()
+            total = total + weight
+            summed = summed + weight.to(pixels.dtype)[:, None, None, None] * padded.narrow(
+                axis, step + reach, size
+            )
+        pixels = summed / total.to(pixels.dtype)[:, None, None, None]
+    return pixels.clamp(0, 1)
+
+
 def rand_augment(pixels: Tensor, draws: Draws, options: RandAugment) -> Tensor:
     """Operations drawn for each sample (Cubuk et al. 2020), by torchvision; values are rounded to bytes.
 
@@ -243,6 +293,7 @@ AUGMENTATIONS: Mapping[str, Callable[[Tensor, Draws, Any], Tensor]] = {
     "colour": colour,
     "erase": erase,
     "rotate": rotate,
+    "simclr": simclr,
     "randaugment": rand_augment,
 }
 

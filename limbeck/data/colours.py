@@ -33,7 +33,7 @@ def contrast(pixels: Tensor, factor: Tensor) -> Tensor:
         pixels: [B, 1 or 3, H, W], from 0 to 1.
         factor: at least 0, [B, 1, 1, 1].
     """
-    parts = (_grey(pixels) * _STEPS_OF_ONE).round().long()
+    parts = (grey(pixels) * _STEPS_OF_ONE).round().long()
     pixels_each = parts.shape[2] * parts.shape[3]
     mean = parts.sum((1, 2, 3), keepdim=True).double() / (pixels_each * _STEPS_OF_ONE)
     return _blend(pixels, mean.to(pixels.dtype), factor)
@@ -46,7 +46,7 @@ def saturation(pixels: Tensor, factor: Tensor) -> Tensor:
         pixels: [B, 3, H, W], from 0 to 1.
         factor: at least 0, [B, 1, 1, 1].
     """
-    return _blend(pixels, _grey(pixels), factor)
+    return _blend(pixels, grey(pixels), factor)
 
 
 def hue(pixels: Tensor, turn: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ def hue(pixels: Tensor, turn: Tensor) -> Tensor:
     return torch.stack(turned, 1)
 
 
-def _grey(pixels: Tensor) -> Tensor:
+def grey(pixels: Tensor) -> Tensor:
     """Brightness of each pixel, [B, 1, H, W]."""
     if pixels.shape[1] == 1:
         return pixels

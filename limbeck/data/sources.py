@@ -73,7 +73,7 @@ def load_source(
         size: side in pixels that pictures of an image source are brought to; by default chosen and said.
         limit: training samples, class-balanced; None or 0 = all.
         augment: augmentations of the training pictures: crop, flip, resized-crop, colour, erase, rotate,
-            randaugment; each a name, or a mapping of `name` and options.
+            simclr, randaugment; each a name, or a mapping of `name` and options.
         mix: mixes the samples of each training batch: mixup or cutmix; classes only.
         mix_alpha: of the distribution Beta(alpha, alpha) of its shares; 0.2 for mixup, 1 for cutmix.
         skip_unreadable: leave pictures out that cannot be read, and say so; they would stop the run

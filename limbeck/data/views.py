@@ -31,7 +31,7 @@ class Views:
     Args:
         seed: of the run.
         augment: applied in this order; each a name, or a mapping of `name` and options: crop, flip,
-            resized-crop, colour, erase, rotate, randaugment.
+            resized-crop, colour, erase, rotate, simclr, randaugment.
 
     Raises:
         RequestError: there is no such augmentation or option, a value is out of its range, one is named

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from limbeck.data.augment import KINDS, augment_of
-from limbeck.data.augmentations import AUGMENTATIONS
+from limbeck.data.augmentations import AUGMENTATIONS, _blurred
 from limbeck.data.colours import STEPS, contrast, hue
 from limbeck.data.views import Draws, Views, view_number
 from limbeck.errors import RequestError
@@ -32,6 +32,8 @@ EVERY: list[Any] = [
     {"name": "erase", "probability": 0.8},
     {"name": "erase", "fill": "black"},
     "rotate",
+    "simclr",
+    {"name": "simclr", "scale": (0.9, 1.0), "colour": 0.0, "grey": 1.0, "blur": 1.0},
     {"name": "randaugment", "operations": 3, "magnitude": 15},
 ]
 NAMES = [entry if isinstance(entry, str) else "-".join(map(str, entry.values())) for entry in EVERY]
@@ -177,6 +179,27 @@ def test_randaugment_is_torchvisions_with_the_samples_seed() -> None:
         assert torch.equal(drawn[row], expected.float() / 255)
 
 
+def test_simclr_changes_colours_and_sharpness_at_places_after_the_first() -> None:
+    strong = {"name": "simclr", "scale": (1.0, 1.0), "colour": 0.0, "grey": 1.0, "blur": 0.0}
+    first, grey = (applied(strong, COLOUR, view=view_number(1, place)) for place in (0, 1))
+    assert not torch.equal(first[:, 0], first[:, 1])
+    assert torch.equal(grey[:, 0], grey[:, 1])
+    assert torch.equal(grey[:, 0], grey[:, 2])
+    window = {"name": "resized-crop", "scale": (0.08, 1.0)}
+    plain = applied(window, COLOUR)
+    flipped = (first != plain).flatten(1).any(1)
+    assert torch.equal(first, torch.where(flipped[:, None, None, None], plain.flip(3), plain))
+    assert 0.2 < flipped.double().mean() < 0.8
+
+
+def test_the_blur_of_simclr_is_a_gaussian() -> None:
+    pixels, width = torch.rand(4, 3, 40, 40), torch.tensor([0.1, 0.5, 1.0, 2.0], dtype=torch.float64)
+    drawn = _blurred(pixels, width)
+    for own, picture, sigma in zip(drawn, pixels, width.tolist(), strict=True):
+        expected = reference.gaussian_blur(picture, [5, 5], [sigma, sigma])
+        torch.testing.assert_close(own[:, 2:-2, 2:-2], expected[:, 2:-2, 2:-2], atol=1e-5, rtol=0)
+
+
 def test_a_mirrored_border_equals_a_plain_one() -> None:
     drawn = applied({"name": "crop", "padding": 5, "border": "reflect"}, COLOUR)
     padded = torch.nn.functional.pad(COLOUR, (5,) * 4, mode="reflect")
@@ -196,6 +219,7 @@ PINNED: dict[str, Any] = {
     "colour": [70.159, 82.742],
     "erase": [88.237, 81.819],
     "rotate": [92.313, 87.916],
+    "simclr": [105.07, 85.01],
 }
 
 
