@@ -39,7 +39,8 @@ class MLKD(Method):
     """MLKD, later DLKD (Ding et al. 2021): knowledge alignment and correlation, also without any label.
 
     A batch holds V views of each of B samples, one after the other, the first of them upright; with `rotate`
-    in data.augment they are the quarter turns. f_s, f_t [B V, D] are what enters the classifiers. m_a, m_c,
+    in data.augment they are the quarter turns, with `simclr` strong changes, as the code's other choice for
+    ImageNet. f_s, f_t [B V, D] are what enters the classifiers. m_a, m_c,
     two layers with a batch norm between, and the linear e_s, e_t train along and are dropped at deployment.
 
         L       = hard_weight L_hard + correlation_weight L_corr + categorical_weight L_sup
@@ -99,7 +100,7 @@ class MLKD(Method):
         ),
         tasks=("classes", "labels", "values"),
         needs=(
-            "several views of each sample in a batch: data.augment with rotate, or crops",
+            "several views of each sample in a batch: data.augment with rotate, simclr or crops",
             "networks that end in one Linear, or layers",
             "labels, unless hard_weight is 0",
         ),
@@ -129,7 +130,7 @@ class MLKD(Method):
             "rows of zeros have cosine 0 and no gradient; embeddings shorter than 1e-12 too (the code: not a "
             "number)",
             "several labels or real values a sample: their own loss, no categorical term",
-            "views other than quarter turns: whatever data.augment draws for each",
+            "views other than quarter turns: whatever data.augment draws for each, as simclr",
         ),
     )
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from limbeck import fit
 from limbeck.cache import CachedTeacher
-from limbeck.data.dataset import Dataset, Indices
+from limbeck.data.dataset import ArrayDataset, Dataset, Indices
 from limbeck.data.derived import Augmented
 from limbeck.data.views import Views, view_number
 from limbeck.engine.settings import Training
@@ -190,19 +190,29 @@ def test_training_brings_directions_and_similarities_together() -> None:
         assert last["terms"][name] < 0.9 * first["terms"][name]
 
 
-def test_other_views_than_turns_and_stored_answers_train_alike(tmp_path: Path) -> None:
-    data = dataset(32).augment(Views(0, ["flip", {"name": "crop", "padding": 2}]))
+def grey_pictures(network: nn.Module) -> nn.Module:
+    """The network behind a layer that takes one channel."""
+    torch.manual_seed(5)
+    return nn.Sequential(nn.Conv2d(1, 2, 1), network)
+
+
+@pytest.mark.parametrize(
+    "augment", [["flip", {"name": "crop", "padding": 2}], ["simclr"]], ids=["crop", "simclr"]
+)
+def test_other_views_than_turns_and_stored_answers_train_alike(tmp_path: Path, augment: list[Any]) -> None:
+    pictures = dataset(32).batch(torch.arange(32))
+    data = ArrayDataset(pictures["inputs"][:, :1], pictures["targets"]).augment(Views(0, augment))
     terms = []
     for stored in (False, True, True):
-        teacher = cnn(6, 8, seed=2)
+        teacher, student = (grey_pictures(each) for each in (cnn(6, 8, seed=2), cnn(4, 8, seed=1)))
         source: Any = teacher
         if stored:
             source = CachedTeacher(
-                teacher, tmp_path / "cache", data, task=Classification(CLASSES), paths=["fc.input"]
+                teacher, tmp_path / "cache", data, task=Classification(CLASSES), paths=["1.fc.input"]
             )
         torch.manual_seed(3)
-        example = views(8, dtype=torch.float32)
-        made = MLKD(cnn(4, 8, seed=1), source, task=Classification(CLASSES), example=example, views=2)
+        example = data.batch(torch.arange(8))
+        made = MLKD(student, source, task=Classification(CLASSES), example=example, views=2)
         done = fit(made, data, settings=Training(epochs=2, batch_size=16), views=2, seed=1)
         terms.append([entry["terms"] for entry in done.history])
     assert terms[0] == terms[1] == terms[2]
