@@ -72,7 +72,7 @@ class Augmented(_Derived):
         """
         chosen = positions(indices, len(self))
         once, repeats = (chosen, None)
-        if not self._base.augmented:
+        if not _differs_by_view(self._base):
             once, repeats = torch.unique_consecutive(chosen, return_inverse=True)
         if repeats is None or len(once) == len(chosen):
             batch = dict(self._base.batch(chosen, view))
@@ -90,6 +90,15 @@ class Augmented(_Derived):
     def augmented(self) -> bool:
         """Whether any augmentation draws."""
         return self.views.drawn or self._base.augmented
+
+
+def _differs_by_view(data: Dataset | None) -> bool:
+    """Whether a set, or one that it is a view of, gives other pixels for other views or places."""
+    while data is not None:
+        if data.augmented or (isinstance(data, Augmented) and data.views.augment):
+            return True
+        data = data.base
+    return False
 
 
 class Mixed(_Derived):

@@ -108,3 +108,17 @@ def test_what_cannot_be_mixed_is_refused(kind: str, inputs: Any, targets: Tensor
     with pytest.raises(RequestError, match=said) as caught:
         ArrayDataset(inputs, targets).mix(Mixing(kind, 1.0))
     assert caught.value.fix == 'data.mix = "none"'
+
+
+def test_turns_of_a_set_below_are_kept() -> None:
+    pixels = torch.rand(3, 1, 6, 6)
+    turned = ArrayDataset(pixels, torch.zeros(3, dtype=torch.long)).augment(Views(0, ["rotate"]))
+    rows, places = torch.arange(3).repeat_interleave(2), torch.arange(2).repeat(3)
+    numbers = view_number(torch.zeros(6, dtype=torch.long), places)
+    expected = turned.batch(rows, numbers)["inputs"]
+    assert torch.equal(expected[1::2], pixels.rot90(1, (2, 3)))
+    for data in (turned.augment(Views(0, [])), turned.augment(Views(0, ["flip"]))):
+        assert torch.equal(data.batch(rows, numbers)["inputs"], expected)
+    assert torch.equal(
+        turned.subset([2, 1]).augment(Views(0, [])).batch([0, 0], numbers[:2])["inputs"], expected[4:]
+    )
