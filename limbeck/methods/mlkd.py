@@ -123,14 +123,14 @@ class MLKD(Method):
         consulted="ifding/DLKD",
         inferred=(
             "all values are those of the authors' code; the paper's text was not available",
-            "the categorical term is on where labels are used (option categorical_weight); samples without a "
-            "label take no part in it",
+            "the categorical term, with its embeddings, is on where labels are used (option "
+            "categorical_weight); samples without a label take no part in it",
             "without labels: both terms with their usual weights, the classifier untouched, then trained "
             "alone on frozen features (option linear_epochs)",
             "rows of zeros have cosine 0 and no gradient; embeddings shorter than 1e-12 too (the code: not a "
             "number)",
             "several labels or real values a sample: their own loss, no categorical term",
-            "views other than quarter turns: whatever data.augment draws for each, as simclr",
+            "other views than turns: whatever data.augment draws for each; simclr blurs by 0.1 to 2 pixels",
         ),
     )
 
