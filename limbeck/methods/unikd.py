@@ -200,7 +200,7 @@ class UniKD(Method):
         self.heads = Heads(self._levels(layouts or {}, example), self._plan())
         self.noise = Noise()
         self._looked = False
-        self._read_less()
+        self._read_less(example)
 
     def forward(self, batch: Any, update: str = "student") -> Losses:
         """As in every method; the teacher stops after its last layer where its output is not read."""
@@ -343,12 +343,13 @@ class UniKD(Method):
             sizes=self.sizes,
         )
 
-    def _read_less(self) -> None:
+    def _read_less(self, example: Any) -> None:
         """The other levels of the teacher gave their sizes; of `first_stage` only the shallowest is used."""
         layers = [tap.layer for tap in reversed(self.heads.teacher_levels)]
         if self.teacher is not None and layers != self.tapped["teacher"]:
             self.tapped["teacher"] = layers
             self.teacher = self.teacher.reading(layers, task=self.task)
+            self.teacher.taps.dry(example)
 
 
 def _dense(teacher: Any) -> Tensor:
