@@ -202,7 +202,7 @@ def features_over(data: Dataset, teacher: Teacher, path: str, task: Task, device
         raise RequestError("no sample, and the bias of the hyperplanes is taken over the training set")
     view, found = 1 if data.augmented else 0, []
     sizes = batch_sizes(len(data), _BATCH)
-    for places in torch.split(torch.arange(len(data)), sizes):  # type: ignore[no-untyped-call]
+    for places in torch.split(torch.arange(len(data)), sizes):
         batch = move(task.batch(data.batch(places, view)), device)
         value = widen(vector(teacher(batch, output=False)[path], f"teacher {path!r}"))
         check_finite(value, f"teacher features at {path!r}")
