@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -36,6 +36,7 @@ class Settings:
     sample: bool
     clamp_log_variance: bool
     max_channels: int
+    sizes: Sequence[int | Sequence[int]] | None
 
     def __post_init__(self) -> None:
         check_choice("teacher_feature", self.teacher_feature, get_args(TeacherFeature))
@@ -132,6 +133,7 @@ class Settings:
             ("non_target_weight", 8.0, plain, 'logits = "dkd"'),
             ("warmup", 20, plain, 'logits = "dkd"'),
             ("max_channels", 512, self.teacher_feature == "last_stage", "a fusion"),
+            ("sizes", None, self.teacher_feature == "last_stage", "a fusion"),
             ("detach_targets", False, self.constraint == "features", "predicted distributions"),
             ("clamp_log_variance", False, not self.has_variance, "log variances"),
         ):

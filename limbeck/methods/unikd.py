@@ -184,6 +184,7 @@ class UniKD(Method):
             sample=sample,
             clamp_log_variance=clamp_log_variance,
             max_channels=max_channels,
+            sizes=sizes,
         )
         task = task or Classification()
         if isinstance(teacher, nn.Module):
@@ -193,7 +194,7 @@ class UniKD(Method):
         single = teacher_feature == "last_stage"
         found = find(networks, task, taps, example, single=single, before=before)
         super().__init__(student, teacher, task=task, taps=found.taps, example=example)
-        self.settings, self.layouts, self.sizes = settings, layouts, sizes
+        self.settings, self.layouts = settings, layouts
         self.teacher_preact, self.student_preact = teacher_preact, student_preact
         self.width = found.outputs["student"] if width is None else width
         settings.check_outputs(self.task.kind, found.outputs, self.width)
@@ -262,8 +263,7 @@ class UniKD(Method):
                 'logits = "dkd" needs labels, and the batch has no targets', fix='logits = "kd"'
             )
         rows.check_targets(by_value=False)
-        dense = rows.teachers[0]
-        assert isinstance(dense, Tensor)  # a top-k teacher is refused by `top_k_temperatures`
+        dense = _dense(rows.teachers[0])
         target, others = decoupled_terms(student, dense, rows.targets.clamp(min=0), self.settings.temperature)
         each = self.settings.target_weight * target + self.settings.non_target_weight * others
         return reduce_rows(each, None, batch, "batchmean", counted=rows.targets >= 0)
@@ -340,7 +340,7 @@ class UniKD(Method):
             variance=self.settings.has_variance,
             clamp=self.settings.clamp_log_variance,
             max_channels=self.settings.max_channels,
-            sizes=self.sizes,
+            sizes=self.settings.sizes,
         )
 
     def _read_less(self, example: Any) -> None:
@@ -355,6 +355,6 @@ class UniKD(Method):
 def _dense(teacher: Any) -> Tensor:
     if not isinstance(teacher, Tensor):
         raise RequestError(
-            "supp compares all classes, and the teacher gave its largest alone", fix="keep all logits"
+            "supp and dkd compare all classes, and the teacher gave its largest alone", fix="keep all logits"
         )
     return teacher.detach()
