@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, cast, final, get_args
 
 import torch
@@ -34,6 +35,7 @@ from limbeck.methods._layouts import picture_of
 from limbeck.methods._rows import soft_term
 from limbeck.record import Losses, Record
 from limbeck.task import Task, denominator
+from limbeck.task.batches import device_of_inputs
 from limbeck.teacher import Teacher
 
 Target = Literal["branch", "logits"]
@@ -89,7 +91,8 @@ class MHKD(Method):
             each; where all would be, the first stays. Drawn from `seed` and the loop's `progress`, alike on
             every process.
         seed: of these draws; a part of the state. Unless given it is drawn at construction.
-        stop_heads_after: epochs after which heads are neither run nor trained; never unless given.
+        stop_heads_after: epochs of the student's stage after which heads neither run nor train; never unless
+            given.
         detach_target: false lets the KL train teacher heads too (`joint` of classes).
     """
 
@@ -176,6 +179,8 @@ class MHKD(Method):
         detach_target: bool = True,
     ) -> None:
         check_choice("target", target, get_args(Target))
+        if head == "linear":  # no batch norms
+            self.card = replace(self.card, couples_batch=False)
         reads = ("student", "teacher") if target == "branch" else ("student",)
         super().__init__(student, teacher, task=task, taps=taps, example=example, reads=reads)
         self.hard_weight, self.soft_weight, self.beta = hard_weight, soft_weight, beta
@@ -198,7 +203,7 @@ class MHKD(Method):
         self.register_buffer(
             "dropout_seed", torch.randint(1 << 31, ()) if seed is None else torch.tensor(seed)
         )
-        self._looked = False
+        self._looked: set[str] = set()
         say_what_heads_cost(self.student_taps.model, self.branches, self.teacher_branches)
 
     def forward(self, batch: Any, update: str = "student") -> Losses:
@@ -230,7 +235,7 @@ class MHKD(Method):
             teacher: an output of the same shape where it is read, and features.
             batch: normal form; `targets` where there are labels, a mask where sequences are padded.
         """
-        look = self._check(student, teacher, batch)
+        look = self._check("student", student, teacher, batch)
         terms: dict[str, Tensor] = {}
         weights: dict[str, float | Tensor] = {}
         if self.hard_weight > 0:
@@ -283,8 +288,8 @@ class MHKD(Method):
     def _teach(self, teacher: Record, batch: Mapping[str, Any]) -> Losses:
         """The first stage of `pretrained`."""
         assert self.teacher_branches is not None
-        on_cpu = next(iter(teacher.layers.values())).device.type == "cpu"
-        outputs = self.teacher_branches(teacher.layers, batch, look=on_cpu)
+        look = self._check("teacher_heads", Record(None), teacher, batch)
+        outputs = self.teacher_branches(teacher.layers, batch, look=look)
         if self.teacher_branches.training:
             self.teacher_branches.trained.fill_(True)
         terms = self._of_teacher_heads(outputs, batch)
@@ -301,6 +306,8 @@ class MHKD(Method):
             return [teacher.output] * self.num_heads
         if self.is_joint:
             return cast(list[Tensor], branches(teacher.layers, batch, look=look))
+        if look:
+            self._check_trained(branches)
         if branches.training:  # in a loop without `enter`
             branches.eval()
         with torch.no_grad():
@@ -332,29 +339,32 @@ class MHKD(Method):
         count = denominator(batch, "samples", len(student))
         return reduce_samples(self.temperature**2 * kl_divergence(*pair), count=count)
 
-    def _check(self, student: Record, teacher: Record, batch: Mapping[str, Any]) -> bool:
-        """Looks at values in every step on the CPU, else at the first batch alone: it stalls an accelerator.
+    def _check(self, update: str, student: Record, teacher: Record, batch: Mapping[str, Any]) -> bool:
+        """Looks at values in every step on the CPU, else at the first of an update: it stalls an accelerator.
 
         Returns:
             Whether it looked.
         """
-        first, self._looked = not self._looked, True
-        if not first and student.output.device.type != "cpu":
+        first = update not in self._looked
+        self._looked.add(update)
+        if not first and device_of_inputs({**teacher.layers, **student.layers}).type != "cpu":
             return False
         for path in self.tapped["teacher"]:
             check_finite(teacher[path], f"teacher features at {path!r}")
-        for path in self.tapped["student"] if first else ():
+        for path in student.layers if first else ():
             check_finite(student[path], f"student features at {path!r}", "look at its weights and inputs")
         if self.task.kind == "classes" and batch.get("targets") is not None:
             check_labels(batch["targets"], self.outputs)
-        branches = self.teacher_branches
-        if branches is not None and self.teacher_heads == "pretrained" and not bool(branches.trained):
+        return True
+
+    def _check_trained(self, branches: Branches) -> None:
+        """Refuses frozen heads with the weights that they were made with."""
+        if not bool(branches.trained):
             raise RequestError(
                 "the teacher heads are not trained: their stage took no step",
                 fix="more epochs, or head_epochs; in your own loop all of method.stages(), or "
                 "method.teacher_branches.load_state_dict(...)",
             )
-        return True
 
     # -- at construction -----------------------------------------------------------------------------------
 

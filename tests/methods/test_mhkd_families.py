@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from limbeck import Teacher, fit
+from limbeck._contract.building import settings_for
+from limbeck._contract.tiny import example_for
 from limbeck.cache import CachedTeacher
-from limbeck.engine.settings import Training
+from limbeck.engine.listener import Listener, StepEnd
+from limbeck.engine.settings import Machine, Training
 from limbeck.methods import MHKD
 from limbeck.models import build, built_in_names
 from limbeck.task import Classification, MultiLabel, Regression
@@ -171,6 +174,48 @@ def test_labels_are_not_needed_where_no_term_reads_them() -> None:
     settings = {"hard_weight": 0.0, "head_hard_weight": 0.0, "target": "logits"}
     losses = entered(method(**settings))({"inputs": images(4)["inputs"]})
     assert set(losses.terms) == {"soft", "head1_soft", "head2_soft"}
+
+
+class Modes(Listener):
+    """Which parts are in train mode at each step."""
+
+    def __init__(self, made: MHKD) -> None:
+        self.made, self.seen = made, set[tuple[int, bool, bool, bool]]()
+
+    def on_step(self, event: StepEnd) -> None:
+        parts = (self.made.student, self.made.branches, self.made.teacher_branches)
+        self.seen.add((event.epoch, *(part.training for part in parts)))
+
+
+@pytest.mark.parametrize(
+    ("teacher_heads", "epochs", "modes"),
+    [
+        ("joint", (1, 2), [(True, True, True)]),
+        ("pretrained", (1, 2), [(False, False, True), (True, True, False)]),
+    ],
+)
+def test_train_mode_is_put_back_after_every_validation(
+    teacher_heads: str, epochs: tuple[int, ...], modes: list[tuple[bool, ...]]
+) -> None:
+    made = method(teacher_heads=teacher_heads)
+    listener, settings = Modes(made), Training(epochs=2 * len(modes), batch_size=8)
+    fit(made, dataset(16), dataset(8), settings=settings, listener=listener)
+    assert listener.seen == {(epoch, *mode) for epoch in epochs for mode in modes}
+
+
+def test_micro_batches_without_batch_norms_equal_one_batch_and_share_their_draws() -> None:
+    example = example_for(MHKD.card)
+    data = example.data(22, double=True, unlabelled=True)
+    found = []
+    for machine in (Machine(), Machine(micro_batch=3)):
+        networks = example.network(0).double(), example.network(100).double()
+        torch.manual_seed(0)
+        given = {"task": example.task, "example": data.batch(torch.arange(8))}
+        made = MHKD(*networks, **given, head="linear", width=4, head_dropout=0.5, seed=1).double()
+        assert not made.card.couples_batch
+        done = fit(made, data, settings=settings_for(3, optimizer="SGD"), machine=machine)
+        found.append(done.method.state_dict())
+    assert all(torch.allclose(found[0][name], value, atol=1e-9) for name, value in found[1].items())
 
 
 def test_a_class_may_be_absent_and_features_constant() -> None:
