@@ -46,7 +46,8 @@ TeacherHeads = Literal["joint", "pretrained"]
 class MHKD(Method):
     """MHKD (Wang et al. 2020): multi-head knowledge distillation.
 
-    With f_l, g_l the features of pair l of student and teacher, h_l and t_l a head on each, z, v the outputs:
+    With f_l, g_l the features of pair l of student and teacher, h_l and t_l a head on each, z and v the
+    outputs, q = softmax(z / T) and p = softmax(v / T):
 
         L_l = head_soft_weight * T^2 KL(softmax(t_l(g_l) / T) || softmax(h_l(f_l) / T))
               + head_hard_weight * CE(h_l(f_l), y)
@@ -247,15 +248,13 @@ class MHKD(Method):
             return Losses(terms, weights)
         own = self.branches(student.layers, batch, look=look)
         others = self._targets(teacher, batch, look)
-        factors = {"soft": self.head_soft_weight, "hard": self.head_hard_weight}
         for number, (mine, theirs, kept) in enumerate(zip(own, others, self._kept(), strict=True), start=1):
+            beta, soft, hard = self.beta if kept else 0.0, f"head{number}_soft", f"head{number}_hard"
             if self.head_soft_weight > 0:
-                terms[f"head{number}_soft"] = self._head_soft(mine, theirs, batch)
+                terms[soft] = self._head_soft(mine, theirs, batch)
+                weights[soft] = beta * self.head_soft_weight
             if self.head_hard_weight > 0:
-                terms[f"head{number}_hard"] = self._hard(mine, batch)
-            for kind, factor in factors.items():
-                if factor > 0:
-                    weights[f"head{number}_{kind}"] = self.beta * factor if kept else 0.0
+                terms[hard], weights[hard] = self._hard(mine, batch), beta * self.head_hard_weight
         notes = accuracies("head", own, batch, self.task)
         if self.teacher_branches is not None:
             notes |= accuracies("teacher_head", others, batch, self.task)

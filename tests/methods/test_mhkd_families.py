@@ -14,8 +14,10 @@ from limbeck._contract.tiny import example_for
 from limbeck.cache import CachedTeacher
 from limbeck.engine.listener import Listener, StepEnd
 from limbeck.engine.settings import Machine, Training
+from limbeck.losses import top_k
 from limbeck.methods import MHKD
 from limbeck.models import build, built_in_names
+from limbeck.record import Record
 from limbeck.task import Classification, MultiLabel, Regression
 from tests.methods.tapped import cnn, dataset, images
 from tests.methods.test_mhkd import entered, method
@@ -168,6 +170,15 @@ def test_stored_answers_give_the_same_bits(settings: dict[str, Any], tmp_path: A
         done = fit(made, data, settings=Training(epochs=2, batch_size=8))
         found.append([entry["terms"] for entry in done.history])
     assert found[0] == found[1] == found[2]
+
+
+def test_a_teacher_of_which_the_largest_outputs_were_kept() -> None:
+    made = method(target="logits").eval()
+    assert made.top_k_temperatures() == (4.0,)
+    student, teacher = made.student_taps(images(4)), made.teacher(images(4))
+    kept = Record(top_k(teacher.output, 4, [4.0]), teacher.layers)
+    whole, sparse = (made.losses(student, each, images(4)) for each in (teacher, kept))
+    assert sparse.total.item() == pytest.approx(whole.total.item(), rel=1e-5)
 
 
 def test_labels_are_not_needed_where_no_term_reads_them() -> None:
