@@ -94,7 +94,7 @@ class Settings:
                 f"width {width} for {student} classes; supp ties z to the outputs",
                 fix="leave width out, or supp_weight = 0",
             )
-        if width < 2:
+        if width < 2 and self.constraint != "features":
             raise RequestError(f"width {width}; a distribution needs at least 2 values", fix="width = 128")
 
     def _check_weight(self, name: str) -> None:

@@ -71,8 +71,8 @@ class UniKD(Method):
         detach_targets: z_t in `feature` and l_s in `supp_student` are fixed targets.
         sample: draws z; otherwise z = m.
         clamp_log_variance: keeps v within -10..10.
-        width: K of z; the number of outputs unless given. Outputs that are no classes need another number
-            of no meaning, and supp_weight 0.
+        width: K of z, the number of outputs unless given. Where these are no classes z is a vector of any
+            width, and supp_weight must be 0.
         max_channels: the most channels within AFF; the student's at its deepest level where that is fewer.
         sizes: side, or height and width, of each level of AFF, deepest first; the teacher's unless given.
         teacher_preact: levels but the deepest are read before their last ReLU; unless given, where that is a
@@ -344,10 +344,12 @@ class UniKD(Method):
         )
 
     def _read_less(self, example: Any) -> None:
-        """The other levels of the teacher gave their sizes; of `first_stage` only the shallowest is used."""
+        """The other levels of the teacher gave their sizes; of `first_stage` only the shallowest is read.
+
+        `tapped` keeps them all: given as taps it makes the same method.
+        """
         layers = [tap.layer for tap in reversed(self.heads.teacher_levels)]
         if self.teacher is not None and layers != self.tapped["teacher"]:
-            self.tapped["teacher"] = layers
             self.teacher = self.teacher.reading(layers, task=self.task)
             self.teacher.taps.dry(example)
 

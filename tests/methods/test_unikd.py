@@ -131,7 +131,9 @@ def test_the_levels_are_the_stages_and_what_enters_the_classifiers() -> None:
     assert method(teacher_preact=False).tapped["teacher"] == paths
     assert method(student_preact=True).tapped["student"][0] == "layer1.2.input"
     first = method(teacher_feature="first_stage")
-    assert first.tapped == {"student": paths, "teacher": ["layer1.2.input"]}
+    assert first.tapped == made.tapped
+    assert first.teacher.paths == ("layer1.2.input",)
+    assert method(teacher_feature="first_stage", taps=first.tapped).tapped == first.tapped
     last = method(teacher_feature="last_stage")
     assert last.tapped == {"student": ["layer3"], "teacher": ["layer3"]}
     assert last.heads.teacher_prediction is None

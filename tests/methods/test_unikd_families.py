@@ -52,7 +52,7 @@ def test_any_two_families_need_no_layer_named(
 @pytest.mark.parametrize("place", ["first_stage", "last_stage"])
 def test_other_teacher_maps_of_unlike_families(place: str) -> None:
     method = made("vit", "mobilenetv2", 32, 3, teacher_feature=place)
-    assert len(method.tapped["teacher"]) == 1
+    assert len(method.teacher.paths) == 1
     assert method(batch(32, 3)).total.isfinite()
 
 
