@@ -136,6 +136,11 @@ def test_the_keyboard_reaches_the_results_and_wide_tables(show: Callable[..., An
     assert shown.evaluate("location.hash") == "#main"
     shown.locator("#models .scroll").focus()
     shown.keyboard.press("ArrowRight")
-    shown.wait_for_function("document.querySelector('#models .scroll').scrollLeft > 0")
+    for _ in range(100):  # not wait_for_function, whose eval the page forbids
+        if shown.evaluate("document.querySelector('#models .scroll').scrollLeft") > 0:
+            break
+        shown.wait_for_timeout(50)
+    else:
+        pytest.fail("the arrow key does not scroll the table")
     outline = "getComputedStyle(document.activeElement).outlineStyle"
     assert shown.evaluate(outline) == "solid"
