@@ -36,7 +36,7 @@ def page(results: Path = RESULTS) -> str:
     """The page from the results that are there."""
     found = {
         name: json.loads(path.read_text("utf-8"))
-        for name in ("kd_step", "cache", "end_to_end", "precision", "defaults")
+        for name in ("kd_step", "cache", "end_to_end", "precision", "defaults", "quickstart")
         for path in [results / f"{name}.json"]
         if path.is_file()
     }
@@ -47,6 +47,7 @@ def page(results: Path = RESULTS) -> str:
         ("cache", _cache),
         ("precision", _precision),
         ("defaults", _defaults),
+        ("quickstart", _quickstart),
     ):
         if name in found:
             parts.append("\n".join(write(found[name])) + "\n")
@@ -174,6 +175,22 @@ def _defaults(found: Mapping[str, Any]) -> Iterable[str]:
         seconds = statistics.median(cell["seconds"] for cell in found["cells"] if cell["line"] == line)
         against = f"{values['difference']:+.2f} | {seconds:.0f}"
         yield f"| {words[line]} | {score} | {against} | {values['seeds']} |"
+
+
+def _quickstart(found: Mapping[str, Any]) -> Iterable[str]:
+    onnx, int8, report = found["onnx"], found["int8"], found["report"]
+    lost = 100 * (int8["validation_before"] - int8["validation"])
+    yield from ("## The quickstart", "", _command(found), "")
+    yield f"- `limbeck check quickstart`: {found['check_seconds']:.0f} seconds, {_machine(found)}."
+    yield f"- `limbeck distill quickstart`, with files and page: {found['distill_seconds']:.0f} seconds."
+    samples = f"{onnx['compared_samples']:,} samples"
+    yield f"- ONNX against PyTorch: {onnx['difference']:.0e} at most, over {samples}."
+    yield (
+        f"- int8: {lost:+.1f} points lost on validation data, {int8['agreement']:.1%} of the answers are the "
+        f"same, {int8['speed']:.1f} times as fast as float32."
+    )
+    opened = "" if report["milliseconds"] is None else f", open in {report['milliseconds']:.0f} ms"
+    yield f"- `report.html`: {report['bytes'] / 1e3:.0f} kB{opened}."
 
 
 def _paragraph(text: str) -> str:
