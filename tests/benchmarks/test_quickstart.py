@@ -11,6 +11,7 @@ from benchmarks.speed import quickstart
 
 SHORT = [
     "data.limit=300",
+    "data.labels=100",
     "teacher.train.epochs=1",
     "train.epochs=1",
     "export.calibration=64",
