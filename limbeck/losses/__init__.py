@@ -5,6 +5,7 @@ from __future__ import annotations
 from limbeck.losses.checks import (
     check_finite,
     check_labels,
+    check_not_negative,
     check_same_shape,
     check_temperature,
     warn_of_constant_rows,
@@ -47,6 +48,7 @@ __all__ = [
     "check_finite",
     "check_labels",
     "check_mixture",
+    "check_not_negative",
     "check_rest",
     "check_same_shape",
     "check_temperature",

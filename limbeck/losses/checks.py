@@ -16,6 +16,13 @@ def check_temperature(temperature: float) -> None:
         raise RequestError(f"temperature {temperature}; needed a number above 0", fix="temperature = 4.0")
 
 
+def check_not_negative(**numbers: float) -> None:
+    """Refuses numbers, by name, that are below 0 or not finite."""
+    for name, number in numbers.items():
+        if not 0 <= number < float("inf"):
+            raise RequestError(f"{name} {number}; needed a number >= 0")
+
+
 def check_same_shape(student: Tensor, teacher: Tensor, what: str = "logits") -> None:
     """Refuses student and teacher values of different shapes; the message shows both."""
     if student.shape != teacher.shape:

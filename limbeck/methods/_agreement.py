@@ -12,6 +12,7 @@ from torch import Tensor
 from limbeck.errors import RequestError
 from limbeck.losses import (
     bernoulli_divergence,
+    check_not_negative,
     check_temperature,
     js_divergence,
     mix_logits,
@@ -53,8 +54,7 @@ class Agreement:
         check_choice("peer_reduction", self.peer_reduction, get_args(PeerReduction))
         check_choice("activation", self.activation, get_args(Activation))
         check_choice("locations", self.locations, get_args(Locations))
-        if self.legacy_eps < 0:
-            raise RequestError(f"legacy_eps {self.legacy_eps}; needed a number >= 0")
+        check_not_negative(legacy_eps=self.legacy_eps)
         if self.legacy_eps and (self.dense or self.peer != "pairs" or self.peer_temperature != 1):
             raise RequestError("legacy_eps is for classes, with peer = pairs and peer_temperature = 1")
         if self.dense and self.peer != "pairs" and self.activation == "sigmoid":

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
 
 from limbeck.errors import RequestError
-from limbeck.losses import check_temperature
+from limbeck.losses import check_not_negative, check_temperature
 from limbeck.methods._agreement import check_choice
 from limbeck.methods._branches import HeadInit, HeadKind
 
@@ -28,9 +28,8 @@ def check_settings(method: MHKD) -> None:
     ):
         check_choice(name, getattr(method, name), options)
     check_temperature(method.temperature)
-    for name in ("hard_weight", "soft_weight", "beta", "head_soft_weight", "head_hard_weight"):
-        if not 0 <= getattr(method, name) < float("inf"):
-            raise RequestError(f"{name} {getattr(method, name)}; needed a number >= 0")
+    weights = ("hard_weight", "soft_weight", "beta", "head_soft_weight", "head_hard_weight")
+    check_not_negative(**{name: getattr(method, name) for name in weights})
     for name in (
         "width",
         "teacher_width",

@@ -86,13 +86,6 @@ def check_embedded(two_stages: bool, embedded: bool) -> None:
         )
 
 
-def check_weights(**weights: float) -> None:
-    """Refuses weights that are not numbers >= 0."""
-    for name, value in weights.items():
-        if not 0 <= value < float("inf"):
-            raise RequestError(f"{name} {value}; needed a number >= 0")
-
-
 def check_soft(found: Found, soft_weight: float) -> None:
     """Refuses a soft term between unlike outputs."""
     own, other = found.outputs

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from limbeck.errors import RequestError
-from limbeck.losses import check_temperature
+from limbeck.losses import check_not_negative, check_temperature
 from limbeck.methods._agreement import check_choice
 from limbeck.methods._unified_heads import TeacherFeature
 
@@ -44,10 +44,8 @@ class Settings:
         check_choice("logits", self.logits, get_args(Logits))
         check_temperature(self.temperature)
         check_temperature(self.feature_temperature)
-        for name in ("hard_weight", "logits_weight", "feature_weight", "supp_weight"):
-            self._check_weight(name)
-        self._check_weight("target_weight")
-        self._check_weight("non_target_weight")
+        weights = [name for name in vars(self) if name.endswith("_weight")]
+        check_not_negative(**{name: getattr(self, name) for name in weights})
         if not 0 < self.warmup < math.inf:
             raise RequestError(f"warmup {self.warmup}; needed a number of epochs above 0", fix="warmup = 20")
         if self.max_channels < 1:
@@ -96,10 +94,6 @@ class Settings:
             )
         if width < 2 and self.constraint != "features":
             raise RequestError(f"width {width}; a distribution needs at least 2 values", fix="width = 128")
-
-    def _check_weight(self, name: str) -> None:
-        if not 0 <= getattr(self, name) < math.inf:
-            raise RequestError(f"{name} {getattr(self, name)}; needed a number >= 0")
 
     def _check_constraint(self) -> None:
         """Refuses what would leave heads without anything to learn."""

@@ -15,6 +15,7 @@ from limbeck.losses import (
     TopK,
     check_finite,
     check_labels,
+    check_not_negative,
     check_temperature,
     class_correlation_error,
     hard_rank,
@@ -355,9 +356,7 @@ class CMKD(Method):
             check_choice(name, getattr(self, name), get_args(options))
         check_temperature(self.temperature)
         weights = ("hard_weight", "pearson_weight", "spearman_weight", "intra_weight")
-        for name in weights:
-            if not 0 <= getattr(self, name) < math.inf:
-                raise RequestError(f"{name} {getattr(self, name)}; needed a number >= 0")
+        check_not_negative(**{name: getattr(self, name) for name in weights})
         if not any(getattr(self, name) > 0 for name in weights[1:]):
             raise RequestError("pearson_weight, spearman_weight and intra_weight 0; needed one above 0")
         for name in ("rank_strength", "sigmoid_scale", "difficulty_temperature"):

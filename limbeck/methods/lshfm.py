@@ -14,6 +14,7 @@ from limbeck.errors import RequestError
 from limbeck.losses import (
     check_finite,
     check_labels,
+    check_not_negative,
     check_same_shape,
     check_temperature,
     hash_bias,
@@ -45,7 +46,6 @@ from limbeck.methods._mimicking import (
     check_settings,
     check_soft,
     check_std,
-    check_weights,
     errors_of,
     features_over,
     figures_of,
@@ -191,8 +191,8 @@ class LSHFM(Method):
         check_settings(two_stages=two, align_beta=align_beta, align_statistics=align_statistics)
         first = 1.0 if align_beta is None else align_beta
         beta = paper.beta if beta is None else beta
-        check_weights(beta=beta, hard_weight=hard_weight, soft_weight=soft_weight, align_beta=first)
-        check_weights(average_epochs=average_epochs)
+        check_not_negative(beta=beta, hard_weight=hard_weight, soft_weight=soft_weight, align_beta=first)
+        check_not_negative(average_epochs=average_epochs)
         check_temperature(temperature)
         check_choice("bias", bias, get_args(Bias))
         source = teacher if isinstance(teacher, Teacher) else Teacher(teacher, task=task)

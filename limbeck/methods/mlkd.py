@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, final
@@ -15,6 +14,7 @@ from limbeck.errors import RequestError
 from limbeck.losses import (
     check_finite,
     check_labels,
+    check_not_negative,
     check_temperature,
     class_contrast,
     direction_error,
@@ -385,9 +385,7 @@ def _two_layers(width: int, hidden: int, out: int) -> nn.Sequential:
 
 
 def _check_weights(**weights: float) -> None:
-    for name, value in weights.items():
-        if not 0 <= value < math.inf:
-            raise RequestError(f"{name} {value}; needed a number >= 0")
+    check_not_negative(**weights)
     taught = [name for name in weights if name != "hard_weight"]
     if not any(weights[name] > 0 for name in taught):
         raise RequestError(f"{', '.join(taught[:-1])} and {taught[-1]} 0; needed one above 0")

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from limbeck.errors import RequestError, nearest
-from limbeck.losses import check_finite, check_temperature, widen
+from limbeck.losses import check_finite, check_not_negative, check_temperature, widen
 from limbeck.method import Card, Method, Stage, Trained, Update
 from limbeck.methods._agreement import check_choice
 from limbeck.methods._cross_layers import (
@@ -141,7 +141,7 @@ class SemCKD(Method):
         pairs: Mapping[str, str] | None = None,
         sequences: bool = False,
     ) -> None:
-        _check_weights(hard_weight=hard_weight, soft_weight=soft_weight, beta=beta)
+        check_not_negative(hard_weight=hard_weight, soft_weight=soft_weight, beta=beta)
         check_choice("attention", attention, get_args(Attention))
         check_choice("incomplete", incomplete, get_args(Incomplete))
         check_temperature(temperature)
@@ -364,9 +364,3 @@ class SemCKD(Method):
             )
         students, teachers = len(self.tapped["student"]), len(self.tapped["teacher"])
         return Association(students, teachers, self.attention_batch, self.attention_batch // self.factor)
-
-
-def _check_weights(**weights: float) -> None:
-    for name, weight in weights.items():
-        if not 0 <= weight < float("inf"):
-            raise RequestError(f"{name} {weight}; needed a number >= 0")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from limbeck._taps.survey import beside, undisturbed
 from limbeck.errors import RequestError
-from limbeck.losses import check_finite, check_temperature, feature_error
+from limbeck.losses import check_finite, check_not_negative, check_temperature, feature_error
 from limbeck.method import Card, Method, Stage, Trained, Update, copy_of
 from limbeck.methods import _reuse
 from limbeck.methods._agreement import check_choice
@@ -134,8 +134,7 @@ class SimKD(Method):
         check_temperature(temperature)
         if factor < 1:
             raise RequestError(f"factor {factor}; needed 1 to the channels of the teacher", fix="factor = 2")
-        if not 0 <= joint_weight < float("inf"):
-            raise RequestError(f"joint_weight {joint_weight}; needed a number >= 0")
+        check_not_negative(joint_weight=joint_weight)
         given = [teacher] if teacher is not None else list(teachers or ())
         sources = [each if isinstance(each, Teacher) else Teacher(each, task=task) for each in given]
         found = _reuse.find(student, sources, task, taps, example, reuse_from)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from limbeck._taps.proposals import few
 from limbeck.adaptors import adaptor, same_size
 from limbeck.errors import RequestError, nearest
-from limbeck.losses import check_labels, feature_error
+from limbeck.losses import check_labels, check_not_negative, feature_error
 from limbeck.method import Card, Method, Stage, Trained, Update
 from limbeck.methods._agreement import check_choice
 from limbeck.methods._phases import Phase, Variant, epochs_of, phases_of
@@ -370,8 +370,8 @@ def _check_numbers(variant: str, joint_weight: float | None, finetune: int, fine
             f"joint_weight {joint_weight} with the variant {variant}, which has no weight",
             fix='variant = "joint", or leave joint_weight out',
         )
-    if joint_weight is not None and not 0 <= joint_weight < float("inf"):
-        raise RequestError(f"joint_weight {joint_weight}; needed a number >= 0")
+    if joint_weight is not None:
+        check_not_negative(joint_weight=joint_weight)
     if finetune < 0 or not 0 < finetune_rate < float("inf"):
         raise RequestError(
             f"finetune {finetune} and finetune_rate {finetune_rate}; needed epochs >= 0 and a factor above 0"

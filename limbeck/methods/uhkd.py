@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from limbeck.errors import RequestError
-from limbeck.losses import check_labels, check_temperature, feature_error
+from limbeck.losses import check_labels, check_not_negative, check_temperature, feature_error
 from limbeck.losses.spectra import Downsample, Representation
 from limbeck.method import Card, Method
 from limbeck.methods._agreement import check_choice
@@ -159,7 +159,7 @@ class UHKD(Method):
         normalise: Normalise = "none",
         projector: Kind = "conv",
     ) -> None:
-        _check_numbers(hard_weight=hard_weight, soft_weight=soft_weight, beta=beta, epsilon=epsilon)
+        check_not_negative(hard_weight=hard_weight, soft_weight=soft_weight, beta=beta, epsilon=epsilon)
         if not 0 < sigma < float("inf"):
             raise RequestError(f"sigma {sigma}; needed a number above 0", fix="sigma = 0.5")
         check_temperature(temperature)
@@ -307,7 +307,7 @@ class UHKD(Method):
                 f"level_weights {weights} for {len(self.levels)} levels; needed one for each level"
             )
         for weight in weights:
-            _check_numbers(level_weights=weight)
+            check_not_negative(level_weights=weight)
         return weights
 
     def _projector(self, level: Level) -> Projector:
@@ -327,9 +327,3 @@ def _check_padding(tap: Tap, value: Tensor, batch: Mapping[str, Any]) -> None:
             "then",
             fix="sequences of one length",
         )
-
-
-def _check_numbers(**numbers: float) -> None:
-    for name, number in numbers.items():
-        if not 0 <= number < float("inf"):
-            raise RequestError(f"{name} {number}; needed a number >= 0")

@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from limbeck.errors import RequestError, RunError
-from limbeck.losses import check_finite, check_labels, warn_of_constant_rows, warn_of_probabilities
+from limbeck.losses import (
+    check_finite,
+    check_labels,
+    check_not_negative,
+    warn_of_constant_rows,
+    warn_of_probabilities,
+)
 
 
 def test_labels_outside_the_classes_are_refused() -> None:
@@ -16,6 +22,13 @@ def test_labels_outside_the_classes_are_refused() -> None:
             check_labels(torch.tensor([0, wrong]), 3)
     with pytest.raises(RequestError, match="label -1"):
         check_labels(torch.tensor([0, -1]), 3, unlabelled=False)
+
+
+@pytest.mark.parametrize("value", [-0.1, float("inf"), float("nan")])
+def test_numbers_below_0_are_refused_by_name(value: float) -> None:
+    check_not_negative(beta=0.0, margin=1e6)
+    with pytest.raises(RequestError, match=f"margin {value}; needed a number >= 0"):
+        check_not_negative(beta=1.0, margin=value)
 
 
 def test_values_that_are_not_finite_are_refused() -> None:
