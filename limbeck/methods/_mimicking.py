@@ -13,7 +13,8 @@ from limbeck.data.loader import batch_sizes
 from limbeck.errors import RequestError
 from limbeck.losses import check_finite, feature_error, hash_error, widen
 from limbeck.methods._agreement import check_choice
-from limbeck.methods._embedding import Found, vector
+from limbeck.methods._embedding import Found
+from limbeck.methods._penultimate import vector
 from limbeck.task import Task, move
 from limbeck.teacher import Teacher
 

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from limbeck._taps.paths import plain
 from limbeck._taps.proposals import few
+from limbeck._taps.survey import beside, undisturbed
 from limbeck.errors import RequestError
-from limbeck.methods._classifier import Call, calls, classifier_of
-from limbeck.methods._embedding import read
+from limbeck.methods._classifier import Call, calls, classifier_of, close
+from limbeck.taps import Taps
 from limbeck.task import Task
 
-FIX = 'what enters the classifier, as taps = { student = ["fc.input"], teacher = ["fc.input"] }'
+_FIX = 'what enters the classifier, as taps = { student = ["fc.input"], teacher = ["fc.input"] }'
 _SAMPLES = 16  # that show the classifiers
 
 
@@ -26,14 +27,17 @@ class Last:
     Args:
         path: the layer that holds them.
         width: D.
-        classifier: the Linear whose outputs are the network's; None where there is none.
-        number: of its outputs.
+        number: of the network's outputs; 0 where they are no [B, K].
+        name, classifier: the Linear whose outputs are the network's; "" and None where there is none.
+        enters: the layer holds what enters it.
     """
 
     path: str
     width: int
-    classifier: nn.Linear | None
     number: int
+    name: str
+    classifier: nn.Linear | None
+    enters: bool
 
 
 def last_of_both(
@@ -44,18 +48,18 @@ def last_of_both(
     example: Any,
     slug: str,
     *,
-    labels: bool,
+    headless: bool = False,
 ) -> tuple[Last, Last]:
     """The last features of student and teacher, with one batch.
 
     Args:
-        student: a network; where it learns `labels` it ends in a Linear, or its layer is named.
+        student: a network that ends in a Linear, unless its layer is named.
         teacher: a network, which may have no classifier.
         task: how the batch enters both.
         taps: as the user gave them.
         example: the batch, in any form.
         slug: of the method, for messages.
-        labels: the student learns labels.
+        headless: the student too may have no classifier.
 
     Raises:
         RequestError: no example, or no features; see `last_of`.
@@ -65,12 +69,12 @@ def last_of_both(
             f"{slug} looks for the features of both networks with one batch, and none was given",
             fix="example=next(iter(loader))",
         )
-    samples, paths = few(task.batch(example), _SAMPLES), named(taps, slug)
-    own = last_of(student, paths["student"], samples, task, "student", headless=not labels)
+    samples, paths = few(task.batch(example), _SAMPLES), _named(taps, slug)
+    own = last_of(student, paths["student"], samples, task, "student", headless=headless)
     return own, last_of(teacher, paths["teacher"], samples, task, "teacher", headless=True)
 
 
-def named(taps: Mapping[str, Sequence[str]] | None, slug: str) -> dict[str, str | None]:
+def _named(taps: Mapping[str, Sequence[str]] | None, slug: str) -> dict[str, str | None]:
     """The layer that the user named of each network; None where none is.
 
     Raises:
@@ -78,11 +82,11 @@ def named(taps: Mapping[str, Sequence[str]] | None, slug: str) -> dict[str, str 
     """
     given = {side: list(paths or ()) for side, paths in (taps or {}).items()}
     if set(given) - {"student", "teacher"}:
-        raise RequestError(f"taps {given}; needed the keys student and teacher", fix=FIX)
+        raise RequestError(f"taps {given}; needed the keys student and teacher", fix=_FIX)
     for side, paths in given.items():
         if len(paths) > 1:
             raise RequestError(
-                f"{slug} reads one {side} layer, and {len(paths)} are named", fix=f"one of each: {FIX}"
+                f"{slug} reads one {side} layer, and {len(paths)} are named", fix=f"one of each: {_FIX}"
             )
     return {side: next(iter(given.get(side, [])), None) for side in ("student", "teacher")}
 
@@ -120,11 +124,43 @@ def last_of(
             "known",
             fix=f'name the layer that holds them, [B, D] after pooling: taps = {{ {side} = ["pool"] }}',
         )
-    width = read(network, path, samples, task, side).shape[1]
-    linear = found[0].module if found is not None else None
-    assert linear is None or isinstance(linear, nn.Linear)
+    value = read(network, path, samples, task, side)
     number = output.shape[1] if isinstance(output, Tensor) and output.ndim == 2 else 0
-    return Last(path, width, linear, number)
+    if found is None:
+        return Last(path, value.shape[1], number, "", None, enters=False)
+    call, linear = found[0], found[0].module
+    assert isinstance(linear, nn.Linear)
+    enters = call.entering is not None and close(value, call.entering)
+    return Last(path, value.shape[1], number, call.name, linear, enters)
+
+
+def vector(value: Tensor, layer: str) -> Tensor:
+    """A feature [B, D], or [B, D, 1, 1] flattened to it.
+
+    Raises:
+        RequestError: another form, or values that are not real numbers.
+    """
+    if value.ndim > 2 and value[0].numel() == value.shape[1]:
+        value = value.flatten(1)
+    if value.ndim != 2 or not value.is_floating_point():
+        kind = str(value.dtype).removeprefix("torch.")
+        raise RequestError(
+            f"layer {layer} gives {kind} {tuple(value.shape)}; needed one real vector a sample, [B, D] after "
+            "pooling",
+            fix=_FIX,
+        )
+    return value
+
+
+def read(network: nn.Module, path: str, samples: Mapping[str, Any], task: Task, side: str) -> Tensor:
+    """The feature of a network at a layer in eval mode, [B, D]; the network is left as it was."""
+    taps = Taps(network, [path], task=task, trainable=False)
+    try:
+        with undisturbed(network, training=False) as bare:
+            value = taps(beside(bare, samples))[path]
+    finally:
+        taps.remove()
+    return vector(value, f"{side} {path!r}")
 
 
 def _said(seen: Sequence[Call], output: Any) -> str | None:

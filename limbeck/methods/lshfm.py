@@ -28,12 +28,11 @@ from limbeck.methods._agreement import check_choice
 from limbeck.methods._averaging import LastEpochs
 from limbeck.methods._embedding import (
     EmbeddedClassifier,
+    Found,
     embed,
-    find,
     fold,
     last_layer,
     train_mode,
-    vector,
     without,
 )
 from limbeck.methods._mimicking import (
@@ -52,6 +51,7 @@ from limbeck.methods._mimicking import (
     paper_of,
     variant_of,
 )
+from limbeck.methods._penultimate import last_of_both, vector
 from limbeck.methods._rows import soft_term, supervised
 from limbeck.record import Losses, Record
 from limbeck.taps import untapped
@@ -196,7 +196,7 @@ class LSHFM(Method):
         check_temperature(temperature)
         check_choice("bias", bias, get_args(Bias))
         source = teacher if isinstance(teacher, Teacher) else Teacher(teacher, task=task)
-        found = find(student, source.model, task, taps, example)
+        found = Found(*last_of_both(student, source.model, task, taps, example, "lshfm"))
         chosen = variant_of(variant, found, task)
         spread = check_std(std, found, chosen)
         number = check_number(num_hashes, paper, found.widths[1], chosen)
@@ -205,7 +205,8 @@ class LSHFM(Method):
         embedded = force or found.widths[0] != found.widths[1]
         check_embedded(two, embedded)
         joint = embed(student, found) if embedded else None
-        super().__init__(student, source, task=task, taps=found.paths, example=example)
+        paths = {"student": [found.own.path], "teacher": [found.other.path]}
+        super().__init__(student, source, task=task, taps=paths, example=example)
         self.variant, self.mimics_unlabelled = chosen, variant is None
         self.beta, self.hard_weight, self.soft_weight = beta, hard_weight, soft_weight
         self.temperature, self.num_hashes, self.std = temperature, number, spread

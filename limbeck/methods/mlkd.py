@@ -24,8 +24,8 @@ from limbeck.losses import (
     widen,
 )
 from limbeck.method import Card, Method, Stage, Trained, Update
-from limbeck.methods._embedding import vector, without
-from limbeck.methods._penultimate import last_of_both
+from limbeck.methods._embedding import without
+from limbeck.methods._penultimate import last_of_both, vector
 from limbeck.methods._several_views import check_same_sample, check_views, warn_of_equal_views
 from limbeck.record import Losses, Record
 from limbeck.task import Classification, Task, as_model_type, denominator
@@ -177,7 +177,8 @@ class MLKD(Method):
                 fix="categorical_weight = 0",
             )
         source = teacher if isinstance(teacher, Teacher) else Teacher(teacher, task=task)
-        own, other = last_of_both(student, source.model, task, taps, example, "mlkd", labels=hard_weight > 0)
+        headless = hard_weight == 0
+        own, other = last_of_both(student, source.model, task, taps, example, "mlkd", headless=headless)
         paths = {"student": [own.path], "teacher": [other.path]}
         super().__init__(student, source, task=task, taps=paths, example=example)
         self.views, self.hard_weight = views, hard_weight
