@@ -232,14 +232,12 @@ def simclr(pixels: Tensor, draws: Draws, options: SimCLR) -> Tensor:
     rows = (draws.uniform("simclr.flip") < 0.5).nonzero().squeeze(1)
     result[rows] = result[rows].flip(3)
     rows = (draws.place != 0).nonzero().squeeze(1)
-    own, changed = draws.of(rows), result[rows]
-    changed = colour(changed, own, Colour(name="colour", probability=options.colour))
-    chosen = (own.uniform("simclr.grey") < options.grey)[:, None, None, None]
-    changed = torch.where(chosen, grey(changed).expand_as(changed), changed)
-    blurred = _blurred(changed, 0.1 + 1.9 * own.uniform("simclr.blur.width"))
-    result[rows] = torch.where(
-        (own.uniform("simclr.blur") < options.blur)[:, None, None, None], blurred, changed
-    )
+    own = draws.of(rows)
+    result[rows] = colour(result[rows], own, Colour(name="colour", probability=options.colour))
+    chosen = rows[own.uniform("simclr.grey") < options.grey]
+    result[chosen] = grey(result[chosen]).expand(-1, result.shape[1], -1, -1)
+    chosen = rows[own.uniform("simclr.blur") < options.blur]
+    result[chosen] = _blurred(result[chosen], 0.1 + 1.9 * draws.of(chosen).uniform("simclr.blur.width"))
     return result
 
 
