@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from limbeck._report.answers import Agreement, Bin, Moved
 from limbeck._show.intervals import Interval
@@ -228,9 +228,7 @@ class Details:
     """What is told of one run.
 
     Args:
-        name: of the run.
         label: method and seed, where a page holds several runs.
-        folder: of the run.
         classes: class by class; None without classes or without answers.
         agreement: of teacher and student.
         calibration: of every network.
@@ -248,9 +246,7 @@ class Details:
         facts: versions, machine, data, hashes, by name.
     """
 
-    name: str
     label: str
-    folder: str
     classes: Classes | None = None
     agreement: Agreement | None = None
     calibration: Sequence[Calibration] = ()
@@ -310,4 +306,4 @@ class Page:
     helped: Sequence[Comparison] = ()
     validation: Sequence[Curve] = ()
     terms: Sequence[tuple[str, Sequence[Curve]]] = ()
-    runs: Sequence[Details] = field(default_factory=tuple)
+    runs: Sequence[Details] = ()

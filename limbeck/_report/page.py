@@ -8,6 +8,7 @@ from typing import Any
 
 import jinja2
 
+from limbeck._clock import PARTS
 from limbeck._report import pictures, words
 from limbeck._report.facts import Calibration, ClassRow, Curve, Model, Page, Split
 from limbeck._show import figures
@@ -19,7 +20,6 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _FEW = 8  # classes at either end, where there are too many to be shown at once
 _ALL = 20  # classes up to which all are shown at once
 _MOST = 200  # folded rows of classes; the others are in plots/classes.csv
-_PARTS = ("data", "teacher", "student", "loss", "backward", "optimizer", "other")
 
 
 def render(page: Page) -> str:
@@ -117,13 +117,9 @@ class _Shown:
 
     def seen_parts(self, splits: Sequence[Split], whole: float) -> list[str]:
         """The parts of a step that can be seen in any of the bars."""
-        seen = {name for split in splits for name, _, _ in self.parts(split.seconds, whole)}
-        return [name for name in _PARTS if name in seen]
+        seen = {name for split in splits for name, _ in self.parts(split.seconds, whole)}
+        return [name for name in PARTS if name in seen]
 
-    def parts(self, seconds: Mapping[str, float], whole: float) -> list[tuple[str, float, str]]:
-        """Name, share of the longest step and time of each part of a step that can be seen."""
-        return [
-            (name, seconds[name] / whole, f"{figures.part(seconds[name], whole)} {figures.unit(whole)}")
-            for name in _PARTS
-            if seconds.get(name, 0.0) > 0.0005 * whole
-        ]
+    def parts(self, seconds: Mapping[str, float], whole: float) -> list[tuple[str, float]]:
+        """Name and share of the longest step of each part of a step that can be seen."""
+        return [(name, seconds[name] / whole) for name in PARTS if seconds.get(name, 0.0) > 0.0005 * whole]

@@ -91,7 +91,7 @@ def _labels(models: Sequence[Model], places: Sequence[Point], width: float) -> l
     taken = [(x - 8, y - 8, x + 8, y + 8) for x, y in places]
     found = []
     for model, (x, y) in zip(models, places, strict=True):
-        name = shortened(model.name.strip(), 18 if width <= NARROW else _NAME)
+        name = shortened(model.name, 18 if width <= NARROW else _NAME)
         length = len(name) * _LETTER
         tries = (
             ("start", (x + 12, y + 4), (x + 12, y - 8, x + 12 + length, y + 8)),

@@ -12,15 +12,19 @@ from typing import Any
 from limbeck._show import figures
 from limbeck._show.tables import Table
 
+#: Files made from the student, by the key under which run.json keeps them.
+FILES = {"onnx": "as ONNX", "onnx_int8": "as ONNX int8", "torch": "as PyTorch program"}
+
 #: Rows of the table, by the key under which run.json keeps a network.
 ROWS = (
     ("teacher", "teacher"),
     ("alone", "student alone"),
     ("distilled", "student distilled"),
-    ("onnx", "  as ONNX"),
-    ("onnx_int8", "  as ONNX int8"),
-    ("torch", "  as PyTorch program"),
+    *((key, f"  {title}") for key, title in FILES.items()),
 )
+
+#: What a student may have less of than its teacher, and the word for it.
+ADVANTAGES = {"parameters": "smaller", "latency_seconds": "faster"}
 
 _NOTABLE_PART = 0.005  # of a step, from which a part of it is shown
 _NOTABLE = 1.05  # times smaller or faster from which it is worth a word
@@ -60,21 +64,39 @@ def verdict(run: Mapping[str, Any]) -> str:
     """What the table says, in a sentence or two."""
     networks, kind = run["networks"], run["score"]["kind"]
     teacher, alone, student = (networks.get(key, {}) for key in ("teacher", "alone", "distilled"))
-    parts = []
-    for key, word in (("parameters", "smaller"), ("latency_seconds", "faster")):
-        ratio = teacher[key] / student[key] if teacher.get(key) and student.get(key) else 1.0
-        if ratio > _NOTABLE:
-            parts.append(f"{times(ratio)} {word}")
-    text = f"{' and '.join(parts)} than its teacher" if parts else ""
+    text = lead(teacher, student)
     if alone.get("score") is None or student.get("score") is None:
         return f"{text}." if text else ""
     difference = student["score"] - alone["score"]
-    side = "above" if difference >= 0 else "below"
-    text += f"{'; ' if text else ''}{figures.points(kind, difference)} {side} the same student alone."
+    text += f"{'; ' if text else ''}{beside_alone(kind, difference)}."
     noise = chance(kind, alone["score"], student["score"], run["score"]["samples"])
     if noise is not None:
         text += f" One seed: less than {figures.points(kind, noise)} may be chance."
     return text
+
+
+def lead(teacher: Mapping[str, Any], student: Mapping[str, Any]) -> str:
+    """`22 x smaller and 4.0 x faster than its teacher`; empty where neither is worth a word.
+
+    Args:
+        teacher: what run.json says of it; may be empty.
+        student: likewise.
+    """
+    ratios = [(ratio_of(teacher, student, key), word) for key, word in ADVANTAGES.items()]
+    parts = [f"{times(ratio)} {word}" for ratio, word in ratios if ratio is not None and ratio > _NOTABLE]
+    return f"{' and '.join(parts)} than its teacher" if parts else ""
+
+
+def ratio_of(teacher: Mapping[str, Any], student: Mapping[str, Any], key: str) -> float | None:
+    """How many times more of something the teacher has; None where it is not known of both."""
+    above, below = teacher.get(key), student.get(key)
+    return above / below if above and below else None
+
+
+def beside_alone(kind: str, difference: float) -> str:
+    """`1.9 points above the same student alone`."""
+    side = "above" if difference >= 0 else "below"
+    return f"{figures.points(kind, difference)} {side} the same student alone"
 
 
 def times(ratio: float) -> str:

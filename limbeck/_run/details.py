@@ -22,6 +22,7 @@ from limbeck._report.facts import (
     Picture,
     Split,
 )
+from limbeck._run import closing
 from limbeck._run.evidence import Evidence
 from limbeck._run.folder import RunFolder
 from limbeck._show import figures
@@ -30,7 +31,9 @@ from limbeck.recipe import Recipe
 _MOST_MOVED = 5
 _MATRIX = 30  # classes up to which the whole matrix is shown
 _LONG = 20_000  # letters of a recipe that are shown
-_FILES = {"onnx": "float32", "onnx_int8": "int8", "torch": "float32"}
+#: Of the one file for the device that earlier run.json had, without saying so.
+_OLDER = {"file": "exports/onnx/model.onnx", "dtype": "float32"}
+_TRAININGS = {"alone": "student alone", "distil": "student distilled"}
 
 
 def details_of(folder: RunFolder, run: Mapping[str, Any], label: str, found: Evidence | None) -> Details:
@@ -44,20 +47,12 @@ def details_of(folder: RunFolder, run: Mapping[str, Any], label: str, found: Evi
     """
     recipe = Recipe(**run["recipe"])  # not of recipe.toml, which its owner may have edited since
     costs = {phase["name"]: phase["cost"] for phase in run["phases"] if phase.get("cost")}
-    classes = agreement = None
-    if found is not None:
-        classes = _classes(run["data"]["classes"], found)
-        if found.teacher is not None and "distilled" in found.networks:
-            teacher, student = found.networks[found.teacher], found.networks["distilled"]
-            agreement = compare.agreement(found.target, teacher.predicted, student.predicted)
     head, files = _files(run)
     return Details(
-        name=run["name"],
         label=label,
-        folder=str(folder),
-        classes=classes,
-        agreement=agreement,
-        calibration=() if found is None else calibration_of(found),
+        classes=None if found is None else _classes(run["data"]["classes"], found),
+        agreement=None if found is None else found.agreement(),
+        calibration=() if found is None else _calibration(found),
         disputes=() if found is None else _disputes(run, found),
         file_head=head,
         files=files,
@@ -73,12 +68,12 @@ def details_of(folder: RunFolder, run: Mapping[str, Any], label: str, found: Evi
     )
 
 
-def name_of(key: str) -> str:
+def _name_of(key: str) -> str:
     """A network of run.json in a sentence."""
     return {"alone": "student alone", "distilled": "student"}.get(key, key)
 
 
-def series_of(key: str) -> str:
+def _series_of(key: str) -> str:
     """Its colour."""
     return "teacher" if key.startswith("teacher") else {"alone": "alone"}.get(key, "s1")
 
@@ -101,20 +96,20 @@ def _classes(names: list[str] | None, found: Evidence) -> Classes | None:
     matrices = [compare.confusion(found.target, predicted, number) for predicted in (first, second)]
     return Classes(
         names=names,
-        before=name_of(before),
-        after=name_of("distilled"),
+        before=_name_of(before),
+        after=_name_of("distilled"),
         rows=rows,
         moved=compare.most_moved(matrices[0], matrices[1], _MOST_MOVED),
         matrix=matrices[1].tolist() if number <= _MATRIX else None,
     )
 
 
-def calibration_of(found: Evidence) -> list[Calibration]:
+def _calibration(found: Evidence) -> list[Calibration]:
     """How well each network knows how sure it may be."""
     told = []
     for key, answers in found.networks.items():
         bins = compare.reliability(answers, found.target)
-        told.append(Calibration(series_of(key), name_of(key), compare.calibration_error(bins), bins))
+        told.append(Calibration(_series_of(key), _name_of(key), compare.calibration_error(bins), bins))
     return told
 
 
@@ -132,7 +127,7 @@ def _disputes(run: Mapping[str, Any], found: Evidence) -> list[Dispute]:
         given = []
         for key in keys:
             said, sure = found.networks[key].predicted[place], found.networks[key].confidence[place]
-            given.append(Answer(name_of(key), called(int(said)), float(sure), int(said) == target))
+            given.append(Answer(_name_of(key), called(int(said)), float(sure), int(said) == target))
         picture = None
         if "picture" in sample:
             picture = Picture(sample["picture"], int(sample["width"]), int(sample["height"]))
@@ -144,14 +139,14 @@ def _disputes(run: Mapping[str, Any], found: Evidence) -> list[Dispute]:
 def _files(run: Mapping[str, Any]) -> tuple[list[str], list[File]]:
     """The files for the device, a row each."""
     kind, split = run["score"]["kind"], run["score"]["split"]
-    held = {key: about for key in _FILES if (about := run["networks"].get(key)) is not None}
+    held = [about for key in closing.FILES if (about := run["networks"].get(key)) is not None]
     head = ["file in exports/", "numbers", "size", split, "differs by", "latency (p95)"]
     files = []
-    for key, about in held.items():
+    for about in held:
         latency, difference = about.get("latency") or {}, about.get("difference")
         cells = [
-            (about.get("file") or _file_of(key, run)).removeprefix("exports/"),
-            about.get("dtype", _FILES[key]),
+            about.get("file", _OLDER["file"]).removeprefix("exports/"),
+            about.get("dtype", _OLDER["dtype"]),
             figures.size(about["bytes"]),
             figures.score(kind, about["score"]) if "score" in about else "",
             "" if difference is None else f"{difference:.0e}" if difference else "0",
@@ -162,12 +157,6 @@ def _files(run: Mapping[str, Any]) -> tuple[list[str], list[File]]:
             words.append(f"{figures.score('classes', about['agreement'])} same answers")
         files.append(File(cells, ", ".join(words)))
     return head, files
-
-
-def _file_of(key: str, run: Mapping[str, Any]) -> str:
-    """The file of run.json that a key of its networks is about."""
-    ends = {"onnx": "model.onnx", "onnx_int8": "model_int8.onnx", "torch": "model.pt2"}[key]
-    return next((file for file in run["files"] if file.endswith(ends)), ends)
 
 
 def _snippet(folder: RunFolder, run: Mapping[str, Any]) -> str:
@@ -203,14 +192,13 @@ def _phase_name(name: str, run: Mapping[str, Any]) -> str:
     teachers = sum(phase["name"].startswith("teacher") for phase in run["phases"])
     if name == "teacher 0" and teachers == 1:
         return "teacher"
-    return {"alone": "student alone", "distil": "student distilled"}.get(name, name)
+    return _TRAININGS.get(name, name)
 
 
 def _splits(costs: Mapping[str, Any]) -> list[Split]:
-    names = {"alone": "student alone", "distil": "student distilled"}
     return [
         Split(shown, costs[name]["seconds"])
-        for name, shown in names.items()
+        for name, shown in _TRAININGS.items()
         if name in costs and sum(costs[name]["seconds"].values()) > 0
     ]
 

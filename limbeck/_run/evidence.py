@@ -15,7 +15,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from limbeck._report.answers import Answers, Whole, agreement, calibration_error, disputed, reliability
+from limbeck._report.answers import (
+    Agreement,
+    Answers,
+    Whole,
+    agreement,
+    calibration_error,
+    disputed,
+    reliability,
+)
 from limbeck._run.folder import RunFolder
 from limbeck._seal import damaged, seal, text_of, unseal
 from limbeck.data.dataset import Dataset, Splits
@@ -56,6 +64,17 @@ class Evidence:
         """The key of the first teacher."""
         return next((key for key in self.networks if key.startswith("teacher")), None)
 
+    @property
+    def pair(self) -> tuple[Answers, Answers] | None:
+        """Of that teacher and of the distilled student; None where one of them is missing."""
+        if self.teacher is None or "distilled" not in self.networks:
+            return None
+        return self.networks[self.teacher], self.networks["distilled"]
+
+    def agreement(self) -> Agreement | None:
+        """Of these two."""
+        return self.pair and agreement(self.target, *(each.predicted for each in self.pair))
+
 
 def keep(folder: RunFolder, splits: Splits, data: Dataset, finals: Mapping[str, Final]) -> dict[str, Any]:
     """Writes the answers and the samples in dispute; says what they come to, for run.json.
@@ -72,10 +91,10 @@ def keep(folder: RunFolder, splits: Splits, data: Dataset, finals: Mapping[str, 
     measured = {key: final.answers for key, final in finals.items() if "confidence" in final.answers}
     if not measured:
         return {}
-    positions = (next(iter(measured.values()))["target"] >= 0).nonzero().squeeze(1)
-    target = next(iter(measured.values()))["target"][positions].numpy()
+    target = next(iter(measured.values()))["target"]
+    positions = (target >= 0).nonzero().squeeze(1)
     networks = {key: _answers(answers, positions) for key, answers in measured.items()}
-    found = Evidence(positions.numpy(), target, networks, [])
+    found = Evidence(positions.numpy(), target[positions].numpy(), networks, [])
     where = folder.path / _FOLDER
     shutil.rmtree(where, ignore_errors=True)  # of a finish that was cut short
     where.mkdir()
@@ -142,9 +161,8 @@ def _summary(found: Evidence) -> dict[str, Any]:
         for key, answers in found.networks.items()
     }
     summary: dict[str, Any] = {"samples": len(found.target), "calibration_error": errors}
-    if found.teacher is not None and "distilled" in found.networks:
-        teacher, student = found.networks[found.teacher], found.networks["distilled"]
-        counts = agreement(found.target, teacher.predicted, student.predicted)
+    counts = found.agreement()
+    if counts is not None:
         summary["agreement"] = {
             "both_right": counts.both,
             "only_teacher": counts.teacher,
@@ -160,9 +178,9 @@ def _summary(found: Evidence) -> dict[str, Any]:
 
 def _disputed(splits: Splits, data: Dataset, found: Evidence) -> list[dict[str, Any]]:
     """The samples on which teacher and student differ most, as plain values."""
-    if found.teacher is None or "distilled" not in found.networks:
+    if found.pair is None:
         return []
-    places = disputed(found.networks[found.teacher], found.networks["distilled"], _MOST)
+    places = disputed(*found.pair, _MOST)
     positions = [int(found.positions[place]) for place in places]
     inputs = data.batch(positions)["inputs"] if positions else None
     samples = []

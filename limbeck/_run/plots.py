@@ -42,7 +42,7 @@ def write(folder: RunFolder, page: Page, found: Evidence | None) -> None:
 
 def _models(page: Page) -> Iterator[_Row]:
     for model in page.models:
-        yield model.name.strip(), model.score, model.parameters, model.bytes, model.seconds
+        yield model.name, model.score, model.parameters, model.bytes, model.seconds
 
 
 def _validation(page: Page) -> Iterator[_Row]:

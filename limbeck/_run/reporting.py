@@ -124,12 +124,12 @@ def page_of(runs: Sequence[ToldRun]) -> tuple[Page, list[dict[str, Any]]]:
         findings=judged.findings,
         models=settings.models(),
         notes=notes,
-        helped=settings.helped(),
+        helped=judged.helped,
         validation=settings.validation(),
         terms=settings.terms(),
         runs=[details_of(each.folder, each.run, each.label(settings), each.found) for each in shown],
     )
-    return page, [dict(each) for each in judged.stored]
+    return page, judged.stored
 
 
 def _place(folders: Sequence[RunFolder], output: str | Path | None) -> Path:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import Any, Self
 
 from limbeck._report.answers import paired_difference
 from limbeck._report.facts import Comparison, Curve, Model
-from limbeck._run import evidence
+from limbeck._run import closing, evidence
 from limbeck._run.evidence import Evidence
 from limbeck._run.folder import RunFolder
 from limbeck._show import figures
@@ -19,8 +18,6 @@ from limbeck.recipe import Recipe
 
 _ALONE, _REFERENCES = ("plain",), ("kd",)
 _SERIES = ("s1", "s2", "s3", "s4", "s5", "s6")
-#: Of a recipe: what does not make another setting.
-_FILES = {"onnx": "as ONNX", "onnx_int8": "as ONNX int8", "torch": "as PyTorch program"}
 
 
 @dataclass(frozen=True)
@@ -105,9 +102,8 @@ class Settings:
             raise RequestError(
                 f"the runs have different scores, {names}, which no table can hold", fix="a report for each"
             )
-        order = list(dict.fromkeys(run.setting for run in runs))
-        ordered = sorted(runs, key=lambda run: (order.index(run.setting), run.seed))
-        return cls(runs, [list(group) for _, group in groupby(ordered, key=lambda run: run.setting)])
+        alike = _by(runs, lambda run: run.setting)
+        return cls(runs, [sorted(group, key=lambda run: run.seed) for group in alike.values()])
 
     # -- names ---------------------------------------------------------------------------------------------
 
@@ -160,7 +156,7 @@ class Settings:
             only = group[0].is_alone and not alone
             name = "student alone" if only else f"student by {self.label(group)}"
             rows.append(_model(self.series(group), name, [run.network("distilled") for run in group]))
-            for key, shown in _FILES.items() if few else ():
+            for key, shown in closing.FILES.items() if few else ():
                 files = [run.network(key) for run in group if run.network(key).get("score") is not None]
                 if files:
                     rows.append(_model(self.series(group), shown, files, file=True))

@@ -13,19 +13,23 @@ from limbeck._run.noticed import OF_THE_VERDICT, noticed
 from limbeck._run.settings import Settings, ToldRun
 from limbeck._show import figures
 
-_NOTABLE = 1.05  # times smaller or faster from which it is worth a word
-
 
 @dataclass(frozen=True)
 class Judged:
-    """What stands at the top of a page; `stored` are all findings as plain values."""
+    """What stands at the top of a page.
+
+    Attributes:
+        helped: the comparisons that it rests on.
+        stored: all findings as plain values; `findings` are those that `warnings` do not tell.
+    """
 
     verdict: str
     numbers: Sequence[Number]
     seeds: str
     warnings: Sequence[str]
+    helped: Sequence[Comparison]
     findings: Sequence[Found]
-    stored: Sequence[Mapping[str, Any]]
+    stored: list[dict[str, Any]]
 
 
 def judge(settings: Settings) -> Judged:
@@ -41,6 +45,7 @@ def judge(settings: Settings) -> Judged:
         _numbers(run, best, against),
         _seeds(settings),
         _warnings(settings, findings),
+        helped,
         [_shown(each) for each in findings if each.code not in OF_THE_VERDICT],
         [each.stored() for each in findings],
     )
@@ -62,26 +67,16 @@ def _teacher(run: ToldRun) -> Mapping[str, Any]:
     return max((about for _, about in run.teachers()), key=lambda about: about["score"], default={})
 
 
-def _ratio(run: ToldRun, key: str) -> float | None:
-    above, below = _teacher(run).get(key), run.network("distilled").get(key)
-    return above / below if above and below else None
-
-
 def _sentence(settings: Settings, best: Sequence[ToldRun], against: Comparison | None) -> str:
     run, kind = best[0], best[0].run["score"]["kind"]
     several = len(settings.groups) > 1
     name = f"The student by {settings.label(best)}" if several else "The student"
-    parts = []
-    for key, word in (("parameters", "smaller"), ("latency_seconds", "faster")):
-        ratio = _ratio(run, key)
-        if ratio is not None and ratio > _NOTABLE:
-            parts.append(f"{closing.times(ratio)} {word}")
-    told = [f"is {' and '.join(parts)} than its teacher"] if parts else []
+    lead = closing.lead(_teacher(run), run.network("distilled"))
+    told = [f"is {lead}"] if lead else []
     if figures.is_share(kind) and _teacher(run).get("score"):
         told.append(f"keeps {_kept(run, best)} of its {_score_name(run)}")
     if against is not None:
-        side = "above" if against.mean >= 0 else "below"
-        told.append(f"scores {figures.points(kind, against.mean)} {side} the same student alone")
+        told.append(f"scores {closing.beside_alone(kind, against.mean)}")
     told = told or [f"reaches {figures.score(kind, _mean(best))} {_score_name(run)}"]
     joined = " and ".join([", ".join(told[:-1]), told[-1]]) if len(told) > 1 else told[0]
     return f"{name} {joined}."
@@ -105,21 +100,16 @@ def _numbers(run: ToldRun, best: Sequence[ToldRun], against: Comparison | None) 
         found.append(Number(_kept(run, best), f"of the teacher's {_score_name(run)}: {score} of {beside}"))
     else:
         found.append(Number(score, f"{_score_name(run)} of the student"))
-    for key, word, shown in (
-        ("parameters", "smaller", "{:,} parameters".format),
-        ("latency_seconds", "faster", figures.latency),
+    for key, shown, unit, label in (
+        ("parameters", "{:,}".format, " parameters", "parameters"),
+        ("latency_seconds", figures.latency, "", "an answer"),
     ):
-        ratio = _ratio(run, key)
+        ratio = closing.ratio_of(teacher, student, key)
         if ratio is not None:
-            told = f"{word} than the teacher: {shown(student[key])} against {shown(teacher[key])}"
-            found.append(Number(closing.times(ratio), told.replace(" parameters against", " against")))
+            told = f"{shown(student[key])} against {shown(teacher[key])}{unit}"
+            found.append(Number(closing.times(ratio), f"{closing.ADVANTAGES[key]} than the teacher: {told}"))
         elif student.get(key):
-            found.append(
-                Number(
-                    shown(student[key]).removesuffix(" parameters"),
-                    "parameters" if key == "parameters" else "an answer",
-                )
-            )
+            found.append(Number(shown(student[key]), label))
     if against is not None:
         sign = "+" if against.mean >= 0 else "-"
         value = figures.points(kind, against.mean).removesuffix(" points")

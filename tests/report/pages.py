@@ -69,9 +69,7 @@ def details(classes: Sequence[str], *, number: int = 0) -> Details:
     bins = {name: compare.reliability(answers, target) for name, answers in said.items()}
     places = compare.disputed(said["teacher"], said["student"], 12)
     return Details(
-        name=classes[0],
         label=f"kd, seed {number}: {classes[0]}",
-        folder=f"runs/{classes[0]}",
         classes=Classes(
             names=classes,
             before="student alone",

@@ -63,7 +63,7 @@ def test_every_section_is_there_with_its_link(full: Read) -> None:
 
 
 def test_a_page_without_facts_has_no_empty_heading() -> None:
-    bare = Page("run", "about", "verdict", "values", "r2", "test", 10, "0.1.0", runs=[Details("run", "", "")])
+    bare = Page("run", "about", "verdict", "values", "r2", "test", 10, "0.1.0", runs=[Details("run")])
     read = Read(render(bare))
     assert headings(read) == [1]
     assert read.named("section", "table", "svg", "details", "dl") == []
