@@ -122,6 +122,18 @@ def check_choice(name: str, given: object, options: Sequence[object]) -> None:
         raise RequestError(f"{name} = {given!r}; needed {', '.join(map(str, options))}")
 
 
+def check_read(settings: object, *rules: tuple[str, object, bool, str]) -> None:
+    """Refuses a setting that another one keeps from being read.
+
+    Args:
+        settings: has them as attributes.
+        rules: the name of one, its usual value, whether it is not read, and what would read it.
+    """
+    for name, usual, idle, reader in rules:
+        if idle and getattr(settings, name) != usual:
+            raise RequestError(f"{name} {getattr(settings, name)!r} is only read with {reader}")
+
+
 def check_outputs(name: str, outputs: Mapping[str, Any]) -> None:
     """Refuses outputs of other classes or locations than a network's, naming both and both numbers."""
     own = logits_of(outputs[name]).shape

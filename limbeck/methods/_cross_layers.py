@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -179,14 +179,13 @@ def pair_error(projection: nn.Module, student: Map, teacher: Map) -> Tensor:
     return feature_error(projected, target, "none", mask=mask)
 
 
-def same_number(student: Sequence[Map], teacher: Sequence[Map]) -> int:
-    """The number of samples of all maps; refuses different ones."""
-    sides = {"student": student, "teacher": teacher}
-    sizes = {f"{side} {each.layer}": len(each.value) for side, maps in sides.items() for each in maps}
+def same_number(values: Mapping[str, Tensor]) -> int:
+    """The number of samples of all values, by the names of their layers; refuses different ones."""
+    sizes = {name: len(value) for name, value in values.items()}
     if len(set(sizes.values())) > 1:
-        shown = ", ".join(f"{layer} {size}" for layer, size in sizes.items())
+        shown = ", ".join(f"{name} {size}" for name, size in sizes.items())
         raise RequestError(f"the layers have different numbers of samples: {shown}")
-    return len(student[0].value)
+    return next(iter(sizes.values()))
 
 
 def notes_of(attention: Tensor, errors: Tensor) -> dict[str, Tensor]:

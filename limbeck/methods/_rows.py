@@ -124,6 +124,15 @@ def soft_term(
     return reduce_rows(values, rows.mask, batch, REDUCTIONS[task.kind][0])
 
 
+def check_labelled(batch: Mapping[str, Any], hard_weight: float) -> None:
+    """Refuses a batch without targets for a hard term of some weight."""
+    if batch.get("targets") is None:
+        raise RequestError(
+            f"hard_weight {hard_weight:g} needs labels, and the batch has no targets",
+            fix="hard_weight = 0 trains on the teacher alone",
+        )
+
+
 def supervised(task: Task, output: Tensor, batch: Mapping[str, Any], reduction: RowReduction) -> Tensor:
     """The loss of the task beside a term of that reduction: reduced alike for labels and tokens, else a mean.
 

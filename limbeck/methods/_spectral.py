@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,8 @@ from limbeck.adaptors import conv1x1, pool
 from limbeck.errors import RequestError
 from limbeck.losses import check_finite, spectral_representation, unit_power, widen
 from limbeck.losses.spectra import Downsample, Representation
-from limbeck.methods._layouts import Layout
+from limbeck.method import Method
+from limbeck.methods._layouts import Layout, layouts_of, picture_of
 
 StudentPath = Literal["spectral", "direct"]
 Normalise = Literal["none", "rms"]
@@ -56,6 +57,31 @@ class Tap:
                 fix="an example batch like those of the training",
             )
         return maps
+
+
+def taps_of(
+    method: Method, layouts: Mapping[str, Mapping[str, str]], example: Any, *, lines: bool = False
+) -> dict[str, list[Tap]]:
+    """The tapped layers of both networks with their layouts, in the order of taps.
+
+    Args:
+        method: with its layers placed.
+        layouts: by network and layer, as the user gave them.
+        example: one batch.
+        lines: of inputs that are no pictures, values with three axes are lines of tokens unless named.
+    """
+    unknown = [side for side in layouts if side not in method.tapped]
+    if unknown:
+        raise RequestError(f"layouts of {unknown[0]!r}; needed student and teacher", near=["student"])
+    picture = picture_of(method.task.batch(example))
+    taps = {}
+    for side, layers in method.tapped.items():
+        shapes = method.shapes[side]
+        sequences = [layer for layer in layers if lines and picture is None and len(shapes[layer]) == 3]
+        declared = {**dict.fromkeys(sequences, "line"), **layouts.get(side, {})}
+        found = layouts_of(shapes, declared, picture, side)
+        taps[side] = [Tap(side, layer, found[layer], shapes[layer]) for layer in layers]
+    return taps
 
 
 @dataclass(frozen=True)
@@ -174,19 +200,6 @@ class Projector(nn.Module):
 def check_target(target: Tensor, level: Level) -> None:
     """Refuses a spectrum that is not finite, as of teacher features that are not. Reads a value back."""
     check_finite(target, f"features of the teacher at layer {level.teacher.layer!r}")
-
-
-def same_number(maps: Mapping[str, Tensor]) -> int:
-    """The number of samples of all maps; refuses different ones.
-
-    Args:
-        maps: [B, C, H, W] each, by the name of their layer.
-    """
-    sizes = {name: len(value) for name, value in maps.items()}
-    if len(set(sizes.values())) > 1:
-        shown = ", ".join(f"{name} {size}" for name, size in sizes.items())
-        raise RequestError(f"the layers have different numbers of samples: {shown}")
-    return next(iter(sizes.values()))
 
 
 def share_at_zero(values: Tensor, size: Sequence[int]) -> Tensor:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from limbeck.data import counter
 from limbeck.errors import RequestError
 from limbeck.losses import check_finite
-from limbeck.methods._spectral import Tap, same_number
+from limbeck.methods._cross_layers import same_number
+from limbeck.methods._spectral import Tap
 from limbeck.methods._unified import Fusion, Gaussian, Prediction, Regressor, Size, map_of, size_of
 from limbeck.record import Record
 

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from limbeck.errors import RequestError
 from limbeck.losses import check_not_negative, check_temperature
-from limbeck.methods._agreement import check_choice
+from limbeck.methods._agreement import check_choice, check_read
 from limbeck.methods._unified_heads import TeacherFeature
 
 Logits = Literal["kd", "dkd", "none"]
@@ -122,7 +122,8 @@ class Settings:
     def _check_read(self) -> None:
         """Refuses a setting that another one keeps from being read."""
         plain = self.logits != "dkd"
-        for name, usual, idle, reader in (
+        check_read(
+            self,
             ("target_weight", 1.0, plain, 'logits = "dkd"'),
             ("non_target_weight", 8.0, plain, 'logits = "dkd"'),
             ("warmup", 20, plain, 'logits = "dkd"'),
@@ -130,6 +131,4 @@ class Settings:
             ("sizes", None, self.teacher_feature == "last_stage", "a fusion"),
             ("detach_targets", False, self.constraint == "features", "predicted distributions"),
             ("clamp_log_variance", False, not self.has_variance, "log variances"),
-        ):
-            if idle and getattr(self, name) != usual:
-                raise RequestError(f"{name} {getattr(self, name)!r} is only read with {reader}")
+        )

@@ -28,8 +28,8 @@ from limbeck.losses import (
     widen,
 )
 from limbeck.method import Card, Method
-from limbeck.methods._agreement import check_choice
-from limbeck.methods._rows import REDUCTIONS, Rows, reduce_rows, rows_of, supervised
+from limbeck.methods._agreement import check_choice, check_read
+from limbeck.methods._rows import REDUCTIONS, Rows, check_labelled, reduce_rows, rows_of, supervised
 from limbeck.record import Losses, Record
 from limbeck.task import Task
 from limbeck.teacher import Teacher
@@ -234,11 +234,7 @@ class CMKD(Method):
         }
 
     def _hard(self, output: Tensor, batch: Mapping[str, Any]) -> Tensor:
-        if batch.get("targets") is None:
-            raise RequestError(
-                f"hard_weight {self.hard_weight:g} needs labels, and the batch has no targets",
-                fix="hard_weight = 0 trains on the teacher alone",
-            )
+        check_labelled(batch, self.hard_weight)
         return supervised(self.task, output, batch, REDUCTIONS[self.task.kind][0])
 
     def _compare(self, student: Tensor, teacher: Tensor) -> _Compared:
@@ -370,16 +366,15 @@ class CMKD(Method):
         """Refuses a setting that another one keeps from being read."""
         softmax = self.pearson_on == "probabilities" or self.intra_weight > 0
         fixed = self.weighting == "fixed"
-        for name, usual, idle, reader in (
+        check_read(
+            self,
             ("tau_squared", False, not softmax, 'pearson_on = "probabilities"'),
             ("temperature", 2.0, not softmax, 'pearson_on = "probabilities"'),
             ("rank_strength", None, self.ranks == "sigmoid", 'ranks = "projection"'),
             ("sigmoid_scale", None, self.ranks == "projection", 'ranks = "sigmoid"'),
             ("difficulty_from", "teacher", fixed, 'weighting = "complementary" or "inverse"'),
             ("difficulty_temperature", 1.0, fixed, 'weighting = "complementary" or "inverse"'),
-        ):
-            if idle and getattr(self, name) != usual:
-                raise RequestError(f"{name} {getattr(self, name)!r} is only read with {reader}")
+        )
 
 
 def _check_classes(number: int | None) -> None:

@@ -31,6 +31,7 @@ from limbeck.losses import (
 from limbeck.losses.soft import Mixing
 from limbeck.losses.sparse import Rest
 from limbeck.method import Card, Method
+from limbeck.methods._agreement import check_read
 from limbeck.methods._rows import REDUCTIONS, RowReduction, Rows, reduce_rows, rows_of, supervised
 from limbeck.record import Losses, Record
 from limbeck.task import Task
@@ -360,16 +361,15 @@ class KD(Method):
     def _check_read(self) -> None:
         """Refuses a setting that another one keeps from being read."""
         soft, one = self.variant == "soft", len(self.teachers) == 1
-        for name, usual, idle, reader in (
+        check_read(
+            self,
             ("target_weight", 1.0, soft, 'variant = "decoupled"'),
             ("non_target_weight", 8.0, soft, 'variant = "decoupled"'),
             ("population", False, not self.standardize, "standardize = true"),
             ("margin", 0.0, self.regression != "bounded", 'regression = "bounded"'),
             ("mixing", "arithmetic", one, "several teachers"),
             ("rest", "bucket", not soft, 'variant = "soft"'),
-        ):
-            if idle and getattr(self, name) != usual:
-                raise RequestError(f"{name} {getattr(self, name)!r} is only read with {reader}")
+        )
 
 
 def _weights(

@@ -22,7 +22,7 @@ from limbeck.methods._cross_layers import (
     same_number,
     similarity,
 )
-from limbeck.methods._rows import soft_term
+from limbeck.methods._rows import check_labelled, soft_term
 from limbeck.methods._sequences import valid_positions
 from limbeck.record import Losses, Record
 from limbeck.task import Task, denominator, num_samples
@@ -188,7 +188,9 @@ class SemCKD(Method):
         if self.soft_weight > 0:
             terms["soft"] = soft_term(self.task, student.output, teacher.output, batch, self.temperature)
         own, others = self._maps("student", student, batch), self._maps("teacher", teacher, batch)
-        samples = same_number(own, others)
+        sides = {"student": own, "teacher": others}
+        values = {f"{side} {each.layer}": each.value for side, maps in sides.items() for each in maps}
+        samples = same_number(values)
         if self._applies(samples):
             attention, errors = self._attend(own, others), self._errors(own, others)
             weighted = errors.sum() if self.attention == "fixed" else (attention * errors).sum()
@@ -210,11 +212,7 @@ class SemCKD(Method):
         return [Stage("train", [Update("student", groups)], begin=begin, whole_batches=whole)]
 
     def _hard(self, output: Tensor, batch: Mapping[str, Any]) -> Tensor:
-        if batch.get("targets") is None:
-            raise RequestError(
-                f"hard_weight {self.hard_weight:g} needs labels, and the batch has no targets",
-                fix="hard_weight = 0 trains on the teacher alone",
-            )
+        check_labelled(batch, self.hard_weight)
         return self.task.loss(output, batch)
 
     def _attend(self, student: Sequence[Map], teacher: Sequence[Map]) -> Tensor:

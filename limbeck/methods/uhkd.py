@@ -13,8 +13,8 @@ from limbeck.losses import check_labels, check_not_negative, check_temperature, 
 from limbeck.losses.spectra import Downsample, Representation
 from limbeck.method import Card, Method
 from limbeck.methods._agreement import check_choice
-from limbeck.methods._layouts import layouts_of, picture_of
-from limbeck.methods._rows import soft_term
+from limbeck.methods._cross_layers import same_number
+from limbeck.methods._rows import check_labelled, soft_term
 from limbeck.methods._sequences import valid_positions
 from limbeck.methods._spectral import (
     Kind,
@@ -25,8 +25,8 @@ from limbeck.methods._spectral import (
     Tap,
     Transform,
     check_target,
-    same_number,
     share_at_zero,
+    taps_of,
 )
 from limbeck.record import Losses, Record
 from limbeck.task import Task, denominator
@@ -221,11 +221,7 @@ class UHKD(Method):
         return (self.temperature,) if self.task.kind == "classes" else None
 
     def _hard(self, output: Tensor, batch: Mapping[str, Any], look: bool) -> Tensor:
-        if batch.get("targets") is None:
-            raise RequestError(
-                f"hard_weight {self.hard_weight:g} needs labels, and the batch has no targets",
-                fix="hard_weight = 0 trains on the teacher alone",
-            )
+        check_labelled(batch, self.hard_weight)
         if look and self.task.kind == "classes":
             check_labels(batch["targets"], output.shape[-1])
         return self.task.loss(output, batch)
@@ -274,21 +270,13 @@ class UHKD(Method):
 
     def _pair(self, layouts: Mapping[str, Mapping[str, str]], example: Any) -> list[Level]:
         """The levels: layers in the order of taps, with layouts and blocks."""
-        unknown = [side for side in layouts if side not in self.tapped]
-        if unknown:
-            raise RequestError(f"layouts of {unknown[0]!r}; needed student and teacher", near=["student"])
         number, other = len(self.tapped["student"]), len(self.tapped["teacher"])
         if number != other:
             raise RequestError(
                 f"{number} student taps and {other} teacher taps; a level has one of each",
                 fix="as many layers of the student as of the teacher, from input to output",
             )
-        picture = picture_of(self.task.batch(example))
-        taps: dict[str, list[Tap]] = {}
-        for side, layers in self.tapped.items():
-            found = layouts_of(self.shapes[side], layouts.get(side, {}), picture, side)
-            taps[side] = [Tap(side, layer, found[layer], self.shapes[side][layer]) for layer in layers]
-        blocks = self._blocks(number)
+        taps, blocks = taps_of(self, layouts, example), self._blocks(number)
         return [Level.of(*each) for each in zip(taps["student"], taps["teacher"], blocks, strict=True)]
 
     def _blocks(self, number: int) -> list[int | None]:

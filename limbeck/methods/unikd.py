@@ -18,9 +18,8 @@ from limbeck.losses import (
 )
 from limbeck.method import Card, Method
 from limbeck.methods._depths import find
-from limbeck.methods._layouts import layouts_of, picture_of
-from limbeck.methods._rows import reduce_rows, rows_of, soft_term
-from limbeck.methods._spectral import Tap
+from limbeck.methods._rows import check_labelled, reduce_rows, rows_of, soft_term
+from limbeck.methods._spectral import taps_of
 from limbeck.methods._unified import Gaussian, resized
 from limbeck.methods._unified_heads import Heads, Noise, Plan, Said, TeacherFeature
 from limbeck.methods._unified_settings import Constraint, Logits, Settings
@@ -198,7 +197,7 @@ class UniKD(Method):
         self.teacher_preact, self.student_preact = teacher_preact, student_preact
         self.width = found.outputs["student"] if width is None else width
         settings.check_outputs(self.task.kind, found.outputs, self.width)
-        self.heads = Heads(self._levels(layouts or {}, example), self._plan())
+        self.heads = Heads(taps_of(self, layouts or {}, example, lines=True), self._plan())
         self.noise = Noise()
         self._looked = False
         self._read_less(example)
@@ -244,11 +243,7 @@ class UniKD(Method):
         return (self.settings.temperature,) if alone else None
 
     def _hard(self, output: Tensor, batch: Mapping[str, Any], look: bool) -> Tensor:
-        if batch.get("targets") is None:
-            raise RequestError(
-                f"hard_weight {self.settings.hard_weight:g} needs labels, and the batch has no targets",
-                fix="hard_weight = 0 trains on the teacher alone",
-            )
+        check_labelled(batch, self.settings.hard_weight)
         if look and self.task.kind == "classes":
             check_labels(batch["targets"], output.shape[-1])
         return self.task.loss(output, batch)
@@ -318,20 +313,6 @@ class UniKD(Method):
             return mutual_divergence(z_s, z_t, self.settings.feature_temperature, count=count)
         assert own.log_variance is not None and target.log_variance is not None
         return gaussian_divergence(own.mean, own.log_variance, target.mean, target.log_variance, count=count)
-
-    def _levels(self, layouts: Mapping[str, Mapping[str, str]], example: Any) -> dict[str, list[Tap]]:
-        """The layers of both networks with their layouts, shallow to deep."""
-        unknown = [side for side in layouts if side not in self.tapped]
-        if unknown:
-            raise RequestError(f"layouts of {unknown[0]!r}; needed student and teacher", near=["student"])
-        picture = picture_of(self.task.batch(example))
-        levels = {}
-        for side, layers in self.tapped.items():
-            shapes = self.shapes[side]
-            lines = {layer: "line" for layer in layers if picture is None and len(shapes[layer]) == 3}
-            found = layouts_of(shapes, {**lines, **layouts.get(side, {})}, picture, side)
-            levels[side] = [Tap(side, layer, found[layer], shapes[layer]) for layer in layers]
-        return levels
 
     def _plan(self) -> Plan:
         return Plan(
