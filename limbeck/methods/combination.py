@@ -106,7 +106,7 @@ class Combination(Method):
                 data=one.data,
                 begin=begin if begins else None,
                 whole_batches=any(stage.whole_batches for stage in own.values()),
-                scored=one.scored,
+                scored=any(stage.scored for stage in own.values()),
                 views=one.views,
             )
         ]
@@ -192,6 +192,12 @@ def _check_part(method: Method, first: Method) -> None:
     if len(stages) > 1 or len(stages[0].updates) > 1:
         raise RequestError(
             f"{slug} trains in several stages or updates, so it cannot be one of several methods"
+        )
+    stage, update = stages[0], stages[0].updates[0]
+    if stage.renew or update.optimizer or update.rate != 1 or update.every != 1:
+        raise RequestError(
+            f"{slug} begins anew within its stage, or has an optimizer, rate or rhythm of its own; several "
+            "methods train in one update, which would lose it"
         )
 
 

@@ -13,8 +13,8 @@ from torch import nn
 import limbeck
 from limbeck.engine import Training
 from limbeck.errors import Interrupted, RequestError
-from limbeck.method import Method
-from limbeck.methods import KD, SSKD, Plain, SemCKD
+from limbeck.method import Method, Stage, Update
+from limbeck.methods import KD, LSHFM, SSKD, Plain, SemCKD, SimKD
 from limbeck.methods.combination import Combination
 from limbeck.task import MultiLabel
 from tests.engine.tiny import StopAfter, same, weights
@@ -146,6 +146,11 @@ def other_task() -> list[Method]:
     return [KD(student, teacher), KD(student, teacher, task=MultiLabel())]
 
 
+def two_deployed() -> list[Method]:
+    student, teacher = pair()
+    return [SimKD(student, teacher, example=images()), SimKD(student, teacher, example=images())]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -155,6 +160,7 @@ def other_task() -> list[Method]:
         (other_task, "kd has another task than kd"),
         (no_teacher, "plain has not one student that trains and one teacher"),
         (several_stages, "sskd trains in several stages"),
+        (two_deployed, "simkd and simkd each deploy a network of their own"),
     ],
 )
 def test_what_does_not_go_together_is_refused(make: Callable[[], list[Method]], message: str) -> None:
@@ -166,3 +172,30 @@ def test_what_does_not_go_together_is_refused(make: Callable[[], list[Method]], 
 def test_wrong_weights_are_refused(weights: list[float]) -> None:
     with pytest.raises(RequestError, match="needed one above 0 for each"):
         Combination(parts(*pair()), weights)
+
+
+@pytest.mark.parametrize(
+    ("update", "stage"),
+    [
+        ({"rate": 0.1}, {}),
+        ({"every": 2}, {}),
+        ({"optimizer": {"momentum": 0.5}}, {}),
+        ({}, {"renew": 1}),
+    ],
+)
+def test_what_one_update_would_lose_is_refused(update: dict[str, Any], stage: dict[str, Any]) -> None:
+    methods = parts(*pair())
+    student = {"student": methods[0].student}
+    methods[0].stages = lambda: [Stage("train", [Update("student", student, **update)], **stage)]
+    with pytest.raises(RequestError, match="kd begins anew within its stage, or has an optimizer, rate"):
+        Combination(methods)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_its_score_counts_where_that_of_any_method_does(first: bool) -> None:
+    student, teacher = pair()
+    labels = KD(student, teacher)
+    features = LSHFM(student, teacher, example=images(), hard_weight=0.0, soft_weight=0.0)
+    assert not features.stages()[0].scored
+    (stage,) = Combination([labels, features] if first else [features, labels]).stages()
+    assert stage.scored
