@@ -109,7 +109,8 @@ class Session:
         if teachers and self.chosen.method.card.teacher != "none":
             given |= {"teacher": teachers[0]} if len(teachers) == 1 else {"teachers": list(teachers)}
         if "taps" in takes and self.taps is not None:
-            given["taps"] = self.taps
+            # A recipe has both keys; a network of which no layer is named is left to the method.
+            given["taps"] = {side: paths for side, paths in self.taps.items() if paths}
         if "example" in takes:
             given["example"] = self.example()
         with torch.random.fork_rng():

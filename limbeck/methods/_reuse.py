@@ -113,7 +113,7 @@ def _named(
                 f"simkd reads {number} {side} layer{'s' * (number > 1)}, and {len(given[side])} are named",
                 fix=fix,
             )
-    if reuse_from is not None and given.get("teacher"):
+    if reuse_from is not None and set(given.get("teacher", ())) - {f"{reuse_from}.input"}:
         raise RequestError(
             "reuse_from says which value of the teacher is matched: what enters that module",
             fix="leave the teacher's taps out",
@@ -210,36 +210,32 @@ def pooled_size(student: Sequence[int], teacher: Sequence[int], cut: str, path: 
     Raises:
         RequestError: one map is higher and the other wider.
     """
+    size = _smaller(student, teacher, cut, path)
+    larger = tuple(student if size == tuple(teacher) else teacher)
+    if any(large % small for large, small in zip(larger, size, strict=True)):
+        warnings.warn(
+            f"simkd averages {larger[0]} x {larger[1]} to {size[0]} x {size[1]} with windows that "
+            "overlap, so the mean of the map changes and even a perfect student misses the teacher's outputs "
+            "somewhat; layers whose sizes divide do not",
+            stacklevel=5,
+        )
+    return () if size == tuple(student) else size
+
+
+def aligned(source: Tensor, target: Tensor, cut: str, path: str) -> tuple[Tensor, Tensor]:
+    """The larger of two maps averaged to the size of the smaller; [B, C_s, h, w] and [B, C_t, h, w]."""
+    size = _smaller(source.shape[2:], target.shape[2:], cut, path)
+    return pool(source, size), pool(target, size)
+
+
+def _smaller(student: Sequence[int], teacher: Sequence[int], cut: str, path: str) -> tuple[int, ...]:
+    """Height and width of the smaller of two maps."""
     own, other = tuple(student), tuple(teacher)
-    if own == other:
-        return ()
-    if own[0] >= other[0] and own[1] >= other[1]:
-        larger, smaller = own, other
-    elif own[0] <= other[0] and own[1] <= other[1]:
-        larger, smaller = other, own
-    else:
+    smaller = min(own[0], other[0]), min(own[1], other[1])
+    if smaller not in (own, other):
         raise RequestError(
             f"student layer {cut!r} is {own[0]} x {own[1]} and teacher layer {path!r} {other[0]} x "
             f"{other[1]}: neither can be averaged to the other",
             fix="layers of like proportions",
         )
-    if any(large % small for large, small in zip(larger, smaller, strict=True)):
-        warnings.warn(
-            f"simkd averages {larger[0]} x {larger[1]} to {smaller[0]} x {smaller[1]} with windows that "
-            "overlap, so the mean of the map changes and even a perfect student misses the teacher's outputs "
-            "somewhat; layers whose sizes divide do not",
-            stacklevel=5,
-        )
-    return () if larger == other else smaller
-
-
-def aligned(source: Tensor, target: Tensor, cut: str, path: str) -> tuple[Tensor, Tensor]:
-    """The larger of two maps averaged to the size of the smaller; [B, C_s, h, w] and [B, C_t, h, w]."""
-    own, other = source.shape[2:], target.shape[2:]
-    if own[0] >= other[0] and own[1] >= other[1]:
-        return pool(source, other), target
-    if own[0] <= other[0] and own[1] <= other[1]:
-        return source, pool(target, own)
-    raise RequestError(
-        f"student layer {cut!r} is {own[0]} x {own[1]} and teacher layer {path!r} {other[0]} x {other[1]}"
-    )
+    return smaller

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from limbeck import Teacher, fit
 from limbeck._contract.building import settings_for
@@ -16,37 +15,11 @@ from limbeck.engine.listener import Listener, StepEnd
 from limbeck.engine.settings import Machine, Training
 from limbeck.losses import top_k
 from limbeck.methods import MHKD
-from limbeck.models import build, built_in_names
 from limbeck.record import Record
 from limbeck.task import Classification, MultiLabel, Regression
+from tests.methods.families import CLASSES, batch, network
 from tests.methods.tapped import cnn, dataset, images
 from tests.methods.test_mhkd import entered, method
-
-CLASSES = 4
-
-
-def network(name: str, size: int, channels: int, seed: int) -> nn.Module:
-    """A tiny network of a family."""
-    torch.manual_seed(seed)
-    if name in built_in_names():
-        return build(name, num_classes=CLASSES, channels=channels, size=size)
-    families = pytest.importorskip("timm").models
-    shared: dict[str, Any] = {"img_size": size, "in_chans": channels, "num_classes": CLASSES}
-    patch = {"patch_size": size // 4, "embed_dim": 12}
-    if name == "mixer":
-        return families.mlp_mixer.MlpMixer(**shared, **patch, num_blocks=4)
-    if name == "swin":
-        depths = {"depths": (1, 1, 1), "num_heads": (1, 2, 2)}
-        swin = families.swin_transformer.SwinTransformer
-        return swin(**shared, patch_size=2, embed_dim=12, window_size=2, **depths)
-    return families.vision_transformer.VisionTransformer(**shared, **patch, depth=4, num_heads=2)
-
-
-def batch(size: int | tuple[int, int], channels: int, samples: int = 4) -> dict[str, Tensor]:
-    height, width = (size, size) if isinstance(size, int) else size
-    pictures = torch.rand(samples, channels, height, width, generator=torch.Generator().manual_seed(0))
-    return {"inputs": pictures, "targets": torch.arange(samples) % CLASSES}
-
 
 #: Teacher, student, and the forms of both.
 FAMILIES = [
@@ -155,7 +128,7 @@ def test_half_precision_is_compared_in_single(teacher_heads: str) -> None:
     assert own(images()).total.dtype == torch.float32
 
 
-@pytest.mark.parametrize("settings", [{"teacher_heads": "pretrained"}, {"target": "logits"}])
+@pytest.mark.parametrize("settings", [{}, {"teacher_heads": "pretrained"}, {"target": "logits"}])
 def test_stored_answers_give_the_same_bits(settings: dict[str, Any], tmp_path: Any) -> None:
     data, teacher = dataset(24), cnn(4, 6, seed=2)
     found = []

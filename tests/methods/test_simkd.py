@@ -172,6 +172,14 @@ def test_more_of_the_teacher_is_reused() -> None:
     assert not any(module.training for module in deployed.tails[0].reused.modules())
 
 
+@pytest.mark.parametrize("reuse_from", [None, "layer3"])
+def test_the_layers_that_were_found_make_the_same_method_again(reuse_from: str | None) -> None:
+    made = method((3, 4), (4, 6, 5), reuse_from=reuse_from)
+    again = method((3, 4), (4, 6, 5), reuse_from=reuse_from, taps=made.tapped)
+    assert (again.cut, again.tapped) == (made.cut, made.tapped)
+    assert again.tails[0].plan == made.tails[0].plan
+
+
 def test_joint_keeps_a_classifier_of_the_students_features() -> None:
     made = entered(method(variant="joint", joint_weight=0.5))
     batch = images(4, dtype=torch.float64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,38 +11,12 @@ from torch import nn
 import limbeck
 from limbeck.errors import RequestError
 from limbeck.methods import SimKD
-from limbeck.models import Preprocessed, Preprocessing, build, built_in_names, save_student
+from limbeck.models import Preprocessed, Preprocessing, build, save_student
 from limbeck.models.building import Architecture
 from limbeck.models.composed import describe, outward
 from limbeck.task import Classification
+from tests.methods.families import CLASSES, batch, network
 from tests.methods.tapped import encoder, texts
-
-CLASSES = 4
-
-
-def network(name: str, size: int, channels: int, seed: int) -> nn.Module:
-    """A tiny network of a family."""
-    torch.manual_seed(seed)
-    if name in built_in_names():
-        return build(name, num_classes=CLASSES, channels=channels, size=size)
-    families = pytest.importorskip("timm").models
-    shared: dict[str, Any] = {"img_size": size, "in_chans": channels, "num_classes": CLASSES}
-    patch = {"patch_size": size // 4, "embed_dim": 12}
-    if name == "mixer":
-        return families.mlp_mixer.MlpMixer(**shared, **patch, num_blocks=4)
-    if name == "swin":
-        depths = {"depths": (1, 1, 1), "num_heads": (1, 2, 2)}
-        swin = families.swin_transformer.SwinTransformer
-        return swin(**shared, patch_size=2, embed_dim=12, window_size=2, **depths)
-    pool = {"vit": "token", "vit-mean": "avg"}[name]
-    transformer = families.vision_transformer.VisionTransformer
-    return transformer(**shared, **patch, depth=4, num_heads=2, global_pool=pool, fc_norm=False)
-
-
-def example(size: int, channels: int, samples: int = 4) -> dict[str, torch.Tensor]:
-    pictures = torch.rand(samples, channels, size, size, generator=torch.Generator().manual_seed(0))
-    return {"inputs": pictures, "targets": torch.arange(samples) % CLASSES}
-
 
 #: Teacher, student, the layers that are found, and whether the projector ends in a ReLU.
 FAMILIES = [
@@ -71,17 +44,17 @@ def test_any_two_families_train_without_a_layer_named(
     if teacher == "swin" and size == 28:
         pytest.skip("its windows do not divide the picture")
     networks = network(student, size, channels, 1), network(teacher, size, channels, 2)
-    batch = example(size, channels)
-    made = SimKD(*networks, task=Classification(CLASSES), example=batch)
+    given = batch(size, channels)
+    made = SimKD(*networks, task=Classification(CLASSES), example=given)
     assert (made.heads[0].path, made.cut) == (theirs, own)
     assert made.tails[0].plan.final_relu == relu
     made.enter(made.stages()[0])
-    made(batch).total.backward()
+    made(given).total.backward()
     trained = list(made.stages()[0].updates[0].parameters())
     assert all(p.grad is not None and p.grad.isfinite().all() for p in trained)
     deployed = made.deployable().eval()
-    assert deployed(batch["inputs"]).shape == (4, CLASSES)
-    assert deployed(batch["inputs"][:1]).shape == (1, CLASSES)
+    assert deployed(given["inputs"]).shape == (4, CLASSES)
+    assert deployed(given["inputs"][:1]).shape == (1, CLASSES)
 
 
 def test_rows_of_numbers_are_matched_at_the_vector_that_enters_the_classifier() -> None:
@@ -89,12 +62,12 @@ def test_rows_of_numbers_are_matched_at_the_vector_that_enters_the_classifier() 
     networks = [
         nn.Sequential(nn.Linear(5, width), nn.ReLU(), nn.Linear(width, CLASSES)).eval() for width in (6, 8)
     ]
-    batch = {"inputs": torch.rand(6, 5)}
-    made = SimKD(*networks, example=batch)
+    given = {"inputs": torch.rand(6, 5)}
+    made = SimKD(*networks, example=given)
     assert (made.cut, made.heads[0].path) == ("2.input", "2.input")
     made.enter(made.stages()[0])
-    made(batch).total.backward()
-    assert made.deployable().eval()(batch["inputs"]).shape == (6, CLASSES)
+    made(given).total.backward()
+    assert made.deployable().eval()(given["inputs"]).shape == (6, CLASSES)
 
 
 def test_texts_are_matched_at_the_vector_that_enters_the_classifier() -> None:
@@ -113,14 +86,14 @@ def parts(reuse_from: str | None = None, size: int = 28) -> tuple[SimKD, list[Ar
         Preprocessed(network(name, size, 1, seed), Preprocessing("image", 1, None, (0.3,), (0.4,)))
         for seed, name in enumerate(names)
     ]
-    return SimKD(*networks, example=example(size, 1), factor=4, reuse_from=reuse_from), made
+    return SimKD(*networks, example=batch(size, 1), factor=4, reuse_from=reuse_from), made
 
 
 @pytest.mark.filterwarnings("ignore:simkd averages")
 @pytest.mark.parametrize("reuse_from", [None, "layer3"])
 def test_what_is_deployed_can_be_saved_and_loaded(tmp_path: Path, reuse_from: str | None) -> None:
     method, (student, teacher) = parts(reuse_from)
-    inputs = example(28, 1)["inputs"]
+    inputs = batch(28, 1)["inputs"]
     deployed = method.deployable().eval()
     with torch.no_grad():
         said = deployed(inputs)
@@ -156,8 +129,8 @@ def test_what_is_deployed_is_exported_with_a_free_batch(tmp_path: Path, reuse_fr
 
     method, _ = parts(reuse_from)
     deployed = method.deployable().eval()
-    batch = example(28, 1)
-    written = export_onnx(deployed, tmp_path, batch, validation_batches=[batch], task=Classification(CLASSES))
+    given = batch(28, 1)
+    written = export_onnx(deployed, tmp_path, given, validation_batches=[given], task=Classification(CLASSES))
     assert written.difference < 1e-4
     assert set(written.batches) == {1, 2, 7}
     stored = sum(p.numel() * 4 for p in deployed.parameters())

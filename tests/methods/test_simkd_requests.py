@@ -162,6 +162,34 @@ class NoLinear(Signed):
         return super().forward(x).tanh()
 
 
+class Scaled(Signed):
+    """Its classifier takes the mean of a map times a factor."""
+
+    factor = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc((self.last(self.stem(x)) * self.factor).mean((2, 3)))
+
+
+def test_the_parts_make_the_outputs_of_the_teacher_to_one_in_100000() -> None:
+    torch.manual_seed(0)
+    teacher = Scaled(5)
+    nn.init.zeros_(teacher.fc.bias)
+    teacher.factor = 1 + 1e-6
+    assert SimKD(cnn(3, 4), teacher, example=images(), **taps("layer2", "last")).cut == "layer2"
+    teacher.factor = 1 + 5e-5
+    with pytest.raises(RequestError, match="does not give the teacher's outputs"):
+        SimKD(cnn(3, 4), teacher, example=images(), **taps("layer2", "last"))
+
+
+def test_a_value_that_is_changed_in_place_later_is_no_cut() -> None:
+    student = cnn(3, 4)
+    student.layer2[2].inplace = True
+    with pytest.raises(RequestError, match=r"'layer2\.1' is changed in place after it returned") as caught:
+        SimKD(student, cnn(4, 6), example=images(), **taps("layer2.1", "layer2"))
+    assert caught.value.near
+
+
 def test_a_head_that_is_no_linear_map_of_a_mean_is_explained() -> None:
     torch.manual_seed(0)
     with pytest.raises(RequestError, match="averages no map over space") as caught:
@@ -190,6 +218,12 @@ def test_a_map_before_its_last_relu_is_no_map_of_the_classifier() -> None:
 def test_maps_of_crossed_proportions_are_refused() -> None:
     with pytest.raises(RequestError, match=r"layer 'a' is 4 x 2 and teacher layer 'b' 2 x 4"):
         aligned(torch.zeros(1, 1, 4, 2), torch.zeros(1, 1, 2, 4), "a", "b")
+
+    networks = nn.Sequential(nn.AvgPool2d((1, 2)), cnn(3, 4)), nn.Sequential(nn.AvgPool2d((2, 1)), cnn(4, 6))
+    maps = {side: {"1.layer2": "bchw"} for side in ("student", "teacher")}
+    with pytest.raises(RequestError, match=r"is 4 x 2 and teacher layer '1\.layer2' 2 x 4") as caught:
+        SimKD(*networks, example=images(), layouts=maps, **taps("1.layer2", "1.layer2"))
+    assert "like proportions" in str(caught.value.fix)
 
 
 def pictures(height: int, width: int) -> dict[str, Tensor]:
