@@ -19,6 +19,7 @@ from limbeck._run.screen import Screen
 from limbeck._run.session import Prepared, Session
 from limbeck.data.dataset import Dataset
 from limbeck.engine.evaluation import statistics
+from limbeck.engine.result import Fit
 
 
 @dataclass
@@ -55,7 +56,7 @@ def finish(
     began = time.monotonic()
     session = prepared.session
     data, split = final_data(session)
-    finals = _tested(session, done, data, split)
+    finals = _tested(session, done, data)
     stop_if_asked()
     exported, failed = export(session, folder, finals["distilled"].network, data)
     for text in failed:
@@ -92,27 +93,37 @@ def _score(session: Session, data: Dataset, split: str) -> dict[str, Any]:
     return {"split": split, "kind": task.kind, "name": task.score_name, "samples": len(data)}
 
 
-def _tested(session: Session, done: Mapping[str, Trained], data: Dataset, split: str) -> dict[str, Final]:
+def _tested(session: Session, done: Mapping[str, Trained], data: Dataset) -> dict[str, Final]:
     """Every network with its chosen weights, scored; of those trained here also the last ones."""
     finals: dict[str, Final] = {}
     for name, trained in done.items():
         key = _key(name, len(session.recipe.all_teachers()))
-        about: dict[str, Any] = {"validation": _first(trained.validation)}
-        if trained.fit is not None:
-            method = trained.fit.load("last")
-            method.scores = trained.fit.scores
-            about["last"] = _final(session, method.deployable(), data).about
-            method = trained.fit.load("chosen")
-            method.scores = trained.fit.chosen_scores
-            about |= {"chosen_epoch": trained.fit.chosen_epoch, "epochs": len(trained.fit.history)}
-        network = trained.method.deployable()
-        finals[key] = _final(session, network, data, about)
+        finals[key] = _of_a_phase(session, trained, data)
         if key == "distilled":
             finals |= _trained_along(session, trained, data, finals)
     if "distilled" in finals and finals["distilled"].about.get("epochs"):
         about = finals["distilled"].about
         about["note"] = f"epoch {about['chosen_epoch']} of {about['epochs']}"
     return _in_order(finals)
+
+
+def _of_a_phase(session: Session, trained: Trained, data: Dataset) -> Final:
+    """The network of a phase; it is scored once where the last epoch is the chosen one."""
+    about: dict[str, Any] = {"validation": _first(trained.validation)}
+    fit = trained.fit
+    if fit is None:
+        return _final(session, trained.method.deployable(), data, about)
+    last = None if _chose_the_last(fit) else _final(session, fit.load("last").deployable(), data).about
+    found = _final(session, fit.load("chosen").deployable(), data)
+    about |= {"last": last or found.about, "chosen_epoch": fit.chosen_epoch, "epochs": len(fit.history)}
+    return Final(found.network, {**about, **found.about}, found.answers)
+
+
+def _chose_the_last(fit: Fit) -> bool:
+    """Whether last and chosen weights are the same."""
+    last, chosen = fit.weights["last"], fit.weights["chosen"]
+    same = all(value.equal(chosen[name].to(value.device)) for name, value in last.items())
+    return same and fit.scores == fit.chosen_scores
 
 
 def _key(name: str, teachers: int) -> str:
