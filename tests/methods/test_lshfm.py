@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from limbeck.methods import LSHFM, Plain
 from limbeck.record import Record
 from limbeck.task import Classification
 from tests.methods import slow_lshfm as slow
+from tests.methods import slow_mlkd
 from tests.methods.tapped import CLASSES, cnn, dataset, images
 
 TASK = Classification(CLASSES)
@@ -84,6 +86,25 @@ def test_comparisons(variant: str) -> None:
     name, value = expected[variant]
     assert set(found.terms) == {name, "hard"}
     assert float(found.terms[name]) == pytest.approx(float(value), rel=1e-4)
+
+
+def test_notes_are_those_of_plain_loops() -> None:
+    made = method(own=5)
+    student, teacher, batch = records(made)
+    notes = made.losses(student, teacher, batch).notes
+    pairs = list(zip(student["fc.input"].tolist(), teacher["fc.input"].tolist(), strict=True))
+    weight, bias = made.hash_weight.tolist(), made.hash_bias.tolist()
+    same = []
+    for pair in pairs:
+        own, other = slow.hash_rows(pair, weight, bias)
+        same += [(one > 0) == (two > 0) for one, two in zip(own, other, strict=True)]
+    expected = {
+        "cosine": [slow_mlkd.cosine(*pair) for pair in pairs],
+        "norm_ratio": [math.hypot(*own) / math.hypot(*other) for own, other in pairs],
+        "bit_agreement": same,
+    }
+    for name, values in expected.items():
+        assert float(notes[name]) == pytest.approx(sum(values) / len(values), rel=1e-5), name
 
 
 def test_the_soft_term_is_that_of_plain_distillation() -> None:

@@ -26,18 +26,28 @@ FEW = Training(epochs=3, batch_size=8, learning_rate=0.05)
 
 
 class Unreadable(Tensor):
-    """Labels that fail as soon as anything is done with them."""
+    """Labels that fail as soon as anything is done with them but moving them to a device."""
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.to:
+            return super().__torch_function__(func, types, args, kwargs)
         raise AssertionError(f"labels were read by {func}")
 
 
-class Unlabelled(Augmented):
-    """Turned pictures without labels: asking for them fails."""
+class Hidden(Augmented):
+    """Turned pictures whose labels fail when they are read."""
 
     def targets(self) -> Tensor:
         raise AssertionError("labels were asked for")
+
+    def batch(self, indices: Indices, view: int | Tensor = 0) -> dict[str, Any]:
+        found = super().batch(indices, view)
+        return {**found, "targets": found["targets"].as_subclass(Unreadable)}
+
+
+class Unlabelled(Hidden):
+    """Turned pictures without labels: asking for them fails."""
 
     def batch(self, indices: Indices, view: int | Tensor = 0) -> dict[str, Any]:
         found = super().batch(indices, view)
@@ -56,14 +66,15 @@ def free(student: nn.Module, teacher: nn.Module, **settings: Any) -> MLKD:
 
 
 def test_labels_are_never_read() -> None:
-    made, given = free(cnn(3, 6), cnn(2, 5, seed=2)), views(dtype=torch.float32)
+    given = views(dtype=torch.float32)
     given["targets"] = torch.zeros(16, dtype=torch.long).as_subclass(Unreadable)
     with pytest.raises(AssertionError, match="labels were read"):
         method(torch.float32)(given)
-    found = made(given)
-    assert found.weights == {"correlation": 50.0, "alignment": 20.0}
-    done = fit(made, unlabelled(24), settings=FEW)
-    assert done.history[-1]["terms"]["alignment"] < done.history[0]["terms"]["alignment"]
+    for data in (unlabelled(24), Hidden(dataset(24), TURNS)):
+        made = free(cnn(3, 6), cnn(2, 5, seed=2))
+        assert made(given).weights == {"correlation": 50.0, "alignment": 20.0}
+        done = fit(made, data, settings=FEW)
+        assert done.history[-1]["terms"]["alignment"] < done.history[0]["terms"]["alignment"]
 
 
 def test_without_labels_the_classifier_stays_as_it_is() -> None:
