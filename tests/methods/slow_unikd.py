@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import math
 
+from tests.methods.slow_uhkd import projected
+
 Map = list  # [C][H][W] of numbers
 Matrix = list  # rows of numbers
 
 
 def relu(maps: Map) -> Map:
     return [[[max(value, 0.0) for value in row] for row in channel] for channel in maps]
-
-
-def by_cell(maps: Map, weight: Matrix, bias: list[float]) -> Map:
-    """A linear map of the channels at every place."""
-    height, width = len(maps[0]), len(maps[0][0])
-    return [
-        [
-            [
-                sum(w * channel[y][x] for w, channel in zip(row, maps, strict=True)) + shift
-                for x in range(width)
-            ]
-            for y in range(height)
-        ]
-        for row, shift in zip(weight, bias, strict=True)
-    ]
 
 
 def around(maps: Map, kernel: list) -> Map:
@@ -53,7 +40,7 @@ def nearest(maps: Map, size: tuple[int, int]) -> Map:
 
 def gated(own: Map, deeper: Map, weight: Matrix, bias: list[float]) -> Map:
     """Both maps, each times its gate."""
-    one, two = by_cell([*own, *deeper], weight, bias)
+    one, two = projected([*own, *deeper], weight, bias)
 
     def sigmoid(value: float) -> float:
         return 1 / (1 + math.exp(-value))
@@ -71,7 +58,7 @@ def fused(levels: list[Map], reduce: list, gates: list, out: list, sizes: list[t
     """AFF of one sample; levels deepest first, `gates` a pair of weight and bias for each but the first."""
     residual: Map = []
     for number, (maps, weight, size) in enumerate(zip(levels, reduce, sizes, strict=True)):
-        own = relu(by_cell(maps, weight, [0.0] * len(weight)))
+        own = relu(projected(maps, weight, [0.0] * len(weight)))
         if number:
             deeper = nearest(residual, (len(own[0]), len(own[0][0])))
             own = gated(own, deeper, *gates[number - 1])

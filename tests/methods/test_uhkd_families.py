@@ -2,46 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
-from torch import nn
 
 from limbeck import fit
 from limbeck.engine.settings import Training
 from limbeck.methods import CMKD, KD, UHKD
 from limbeck.methods.combination import Combination
-from limbeck.models import build, built_in_names
 from limbeck.task import Classification
+from tests.methods.families import CLASSES, batch, network
 from tests.methods.tapped import cnn, dataset, images
-
-CLASSES = 4
-
-
-def network(name: str, size: int, channels: int, seed: int) -> nn.Module:
-    """A tiny network of a family."""
-    torch.manual_seed(seed)
-    if name in built_in_names():
-        return build(name, num_classes=CLASSES, channels=channels, size=size)
-    families = pytest.importorskip("timm").models
-    shared: dict[str, Any] = {"img_size": size, "in_chans": channels, "num_classes": CLASSES}
-    patch = {"patch_size": size // 4, "embed_dim": 12}
-    if name == "mixer":
-        return families.mlp_mixer.MlpMixer(**shared, **patch, num_blocks=4)
-    if name == "swin":
-        depths = {"depths": (1, 1, 1), "num_heads": (1, 2, 2)}
-        swin = families.swin_transformer.SwinTransformer
-        return swin(**shared, patch_size=2, embed_dim=12, window_size=2, **depths)
-    registers = {"vit": 0, "vit-registers": 1}[name]
-    transformer = families.vision_transformer.VisionTransformer
-    return transformer(**shared, **patch, depth=4, num_heads=2, reg_tokens=registers)
-
-
-def batch(size: int | tuple[int, int], channels: int, samples: int = 4) -> dict[str, torch.Tensor]:
-    height, width = (size, size) if isinstance(size, int) else size
-    pictures = torch.rand(samples, channels, height, width, generator=torch.Generator().manual_seed(0))
-    return {"inputs": pictures, "targets": torch.arange(samples) % CLASSES}
 
 
 def made(teacher: str, student: str, size: int, channels: int) -> UHKD:

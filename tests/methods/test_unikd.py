@@ -74,7 +74,7 @@ def slow_head(
         reduce = [layer.weight[:, :, 0, 0].tolist() for layer in fusion.reduce]
         one = slow.fused(maps, reduce, gates, fusion.out.weight.tolist(), fusion.sizes)
     elif fusion is not None:
-        one = slow.by_cell(maps[0], fusion.out.weight[:, :, 0, 0].tolist(), fusion.out.bias.tolist())
+        one = slow.projected(maps[0], fusion.out.weight[:, :, 0, 0].tolist(), fusion.out.bias.tolist())
     else:
         one = maps[-1]
     mean = slow.predicted(one, prediction.mean.weight.tolist(), prediction.mean.bias.tolist())

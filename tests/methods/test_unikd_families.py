@@ -11,8 +11,8 @@ from limbeck.methods import CMKD, KD, Plain, UniKD
 from limbeck.methods.combination import Combination
 from limbeck.record import Record
 from limbeck.task import Classification
+from tests.methods.families import CLASSES, batch, network
 from tests.methods.tapped import cnn, dataset, encoder, images, texts
-from tests.methods.test_uhkd_families import CLASSES, batch, network
 
 #: Teacher, student, and the forms of their stages.
 FAMILIES = [
