@@ -79,6 +79,31 @@ def text_of(path: Path, fix: str) -> str:
         raise damaged(path, fix) from error
 
 
+def check_version(name: Path | str, kind: str, given: int, known: int) -> None:
+    """Refuses what a newer limbeck wrote.
+
+    Args:
+        name: of the file or folder.
+        kind: what its number is called, "schema" or "format".
+        given: the number that it has.
+        known: the newest that is read here.
+
+    Raises:
+        RequestError: the number is above the known one.
+    """
+    if given > known:
+        raise RequestError(
+            f"{name} has {kind} {given}; this limbeck reads up to {known}",
+            fix="the limbeck that wrote it, or a newer one",
+        )
+
+
+def checksum(file: Path) -> str:
+    """SHA-256 of a file's bytes, which need not fit into memory."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
 def damaged(name: Path | str, fix: str) -> RequestError:
     """The refusal of a text that is not as it was written."""
     return RequestError(f"{name} is damaged or was edited: its seal does not fit", fix=fix)

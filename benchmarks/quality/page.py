@@ -94,9 +94,7 @@ def short_table(results: Sequence[Mapping[str, Any]]) -> str:
     rows = [["test accuracy", *(result["title"] for result in results)], ["---", *["---:"] * len(results)]]
     teachers = [result["teachers"][0]["score"] if result["teachers"] else None for result in results]
     rows.append(["teacher", *("" if score is None else f"{100 * score:.2f}" for score in teachers)])
-    names = dict.fromkeys(
-        name for lines in [*(BENCHMARKS[r["name"]].methods for r in results)] for name in lines
-    )
+    names = dict.fromkeys(name for result in results for name in BENCHMARKS[result["name"]].methods)
     for name in ["alone", *names]:
         rows.append([f"`{name}`", *(_figure(found.get(name)) for found in scores)])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)

@@ -46,7 +46,6 @@ def memory_of_a_step(session: Session, students: Sequence[nn.Module], teachers: 
 def check_memory(desk: Desk, session: Session, need: int, limit: int | None) -> None:
     """A step that no memory holds; known before it is taken."""
     desk.looks("K111")
-
     if limit is None or need <= limit:
         return
     rows = session.machine.micro_batch or session.recipe.train.batch_size

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any, Protocol
 
 import typer
 
 import limbeck
 from limbeck._run import console
 from limbeck._run.completion import complete_key
+from limbeck._run.console import Manner
 from limbeck._run.listings import Listing
 
 EVERYWHERE = "Everywhere: --json one object on stdout; -q results only; -v more; --debug tracebacks."
@@ -52,6 +53,34 @@ def example(line: str) -> str:
 def speaks() -> bool:
     """Whether this is the process that speaks, of several that work on one run."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+class Result(Protocol):
+    """What a verb returns."""
+
+    def text(self) -> str:
+        """For people."""
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+
+
+def give_result(manner: Manner, done: Result) -> None:
+    """A result on stdout, or as JSON."""
+    if manner.json:
+        console.give_json(done.to_json())
+    else:
+        console.give(done.text())
+
+
+def newest_run(manner: Manner) -> str:
+    """The folder of the newest run, which is named."""
+    from limbeck._run.folder import newest
+
+    run = str(newest())
+    if not manner.quiet:
+        console.say(f"the newest run: {run}")
+    return run
 
 
 def give_listing(context: typer.Context, listing: Listing) -> None:

@@ -6,8 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from limbeck._cli.app import Changes, app, example, speaks
-from limbeck._run import console
+from limbeck._cli.app import Changes, app, example, give_result, speaks
 from limbeck._run.completion import complete_recipe
 from limbeck._run.console import Manner
 from limbeck.errors import RequestError
@@ -42,9 +41,6 @@ def cache(
         done = write_cache(recipe, overrides=changes or (), dry_run=dry_run, screen=screen)
     if not speaks():
         return
-    if manner.json:
-        console.give_json(done.to_json())
-    else:
-        console.give(done.text())
+    give_result(manner, done)
     if verify is not None and done.damaged:
         raise typer.Exit(1)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from limbeck._cli.app import Changes, app, example, speaks
+from limbeck._cli.app import Changes, app, example, give_result, speaks
 from limbeck._run import console
 from limbeck._run.completion import complete_recipe
 from limbeck._run.console import Manner
@@ -39,10 +39,7 @@ def check(
     done = run(recipe, overrides=changes or (), screen=screen_for(manner))
     if not speaks():
         return
-    if manner.json:
-        console.give_json(done.to_json())
-    else:
-        console.give(done.text())
+    give_result(manner, done)
     if done.errors:
         raise typer.Exit(1)
 

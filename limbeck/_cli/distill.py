@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from limbeck._cli.app import Changes, app, example, speaks
+from limbeck._cli.app import Changes, app, example, give_result, speaks
 from limbeck._run import console
 from limbeck._run.completion import complete_recipe
 from limbeck._run.console import Manner
@@ -45,10 +45,7 @@ def distill(
     )
     if not speaks():
         return
-    if manner.json:
-        console.give_json(done.to_json())
-    else:
-        console.give(done.text())
+    give_result(manner, done)
     if not manner.json and done.finished and not manner.quiet:
         console.say(f"\n{done.next_text()}")
     if done.figures.get("failed"):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from limbeck._cli.app import app, example
+from limbeck._cli.app import app, example, give_result, newest_run
 from limbeck._run import console
 from limbeck._run.console import Manner
 
@@ -31,20 +31,15 @@ def export(
     ] = None,
 ) -> None:
     """Write a student's files for the device, each checked."""
-    from limbeck._run.folder import newest
     from limbeck.run import export as write
 
     manner: Manner = context.obj
     if run is None:
-        run = str(newest())
-        if not manner.quiet:
-            console.say(f"the newest run: {run}")
+        run = newest_run(manner)
     given: dict[str, Any] = {"to": to, "max_drop": max_drop, "preprocessing": preprocessing}
     done = write(run, int8=int8 or None, **given)
-    if manner.json:
-        console.give_json(done.to_json())
-    elif done.files:
-        console.give(done.text())
+    if manner.json or done.files:
+        give_result(manner, done)
     for text in done.failed:
         console.say(f"error: {text}")
     if done.failed:

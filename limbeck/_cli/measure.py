@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from limbeck._cli.app import app, example
-from limbeck._run import console
+from limbeck._cli.app import app, example, give_result, newest_run
 from limbeck._run.console import Manner
 
 
@@ -28,16 +27,10 @@ def measure(
     ] = False,
 ) -> None:
     """Measure latency, memory, size of models and files."""
-    from limbeck._run.folder import newest
     from limbeck.run import measure as run
 
     manner: Manner = context.obj
     if not what:
-        what = [str(newest())]
-        if not manner.quiet:
-            console.say(f"the newest run: {what[0]}")
+        what = [newest_run(manner)]
     done = run(what, size=size, channels=channels, output=output, other_machine=other_machine)
-    if manner.json:
-        console.give_json(done.to_json())
-    else:
-        console.give(done.text())
+    give_result(manner, done)

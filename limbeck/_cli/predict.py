@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from limbeck._cli.app import app, example
-from limbeck._run import console
+from limbeck._cli.app import app, example, give_result
 from limbeck._run.console import Manner
 
 
@@ -24,7 +23,4 @@ def predict(
 
     manner: Manner = context.obj
     done = ask(what, inputs)
-    if manner.json:
-        console.give_json(done.to_json())
-    else:
-        console.give(done.text())
+    give_result(manner, done)

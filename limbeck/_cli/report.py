@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from limbeck._cli.app import app, example
-from limbeck._run import console
+from limbeck._cli.app import app, example, give_result, newest_run
 from limbeck._run.console import Manner
 
 
@@ -24,16 +23,10 @@ def report(
     ] = None,
 ) -> None:
     """Write one HTML page about a run, or about several side by side."""
-    from limbeck._run.folder import newest
     from limbeck.run import report as write
 
     manner: Manner = context.obj
     if not runs:
-        runs = [str(newest())]
-        if not manner.quiet:
-            console.say(f"the newest run: {runs[0]}")
+        runs = [newest_run(manner)]
     done = write(runs, output=output)
-    if manner.json:
-        console.give_json(done.to_json())
-    else:
-        console.give(done.text())
+    give_result(manner, done)

@@ -28,6 +28,7 @@ from limbeck.recipe import Recipe
 
 _STATE, _BOARD = "comparison.json", "leaderboard"
 SCHEMA = 1
+_RESTORE = "restore it from a copy, or --output with another folder"
 #: Where no run has finished, so nothing is known of the scores.
 _UNKNOWN = {"split": "test", "kind": "classes", "name": "score", "samples": 0}
 
@@ -55,18 +56,8 @@ class Asked:
     @property
     def state(self) -> dict[str, Any]:
         """What comparison.json knows of each line by its identity: which of its teachers are trained."""
-        path = self.folder.path / _STATE
-        try:
-            found: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        except FileNotFoundError:
-            return {}
-        except ValueError as error:
-            raise RequestError(f"{path} is damaged: it is no JSON", fix="restore it, or remove it") from error
-        if found.get("schema", 0) > SCHEMA:
-            raise RequestError(
-                f"{path} has schema {found['schema']}; this limbeck reads {SCHEMA}", fix="a newer limbeck"
-            )
-        return dict(found["lines"])
+        found = self.folder.read_sealed(_STATE, _RESTORE)
+        return {} if found is None else dict(found["lines"])
 
 
 def compare(
@@ -95,11 +86,9 @@ def compare(
         if plan is not None:
             screen.say(plan.text())
         if not there:
-            _make(asked.folder)
             held.enter_context(asked.folder.locked())
         lines = {identity(entry): {"trained": list(trained[entry.name])} for entry in entries}
-        state = {"schema": SCHEMA, "lines": {**asked.state, **lines}}
-        asked.folder.write(_STATE, json.dumps(state, indent=1) + "\n")
+        asked.folder.write_sealed(_STATE, {"lines": {**asked.state, **lines}})
         return Comparison(asked.folder.path, _run(asked, cells, rehearsed, screen), plan)
 
 
@@ -114,16 +103,6 @@ def _check_folder(folder: RunFolder) -> None:
         raise RequestError(
             f"{folder} is there and is no comparison of limbeck", fix="--output with another folder"
         )
-
-
-def _make(folder: RunFolder) -> None:
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError(
-            f"the folder {folder} cannot be written: {error.strerror or error}",
-            fix="--output with another folder",
-        ) from error
 
 
 def _prepared(asked: Asked) -> tuple[dict[str, Sequence[int]], list[Cell], dict[str, Rehearsed]]:

@@ -23,11 +23,12 @@ def explain(code: str) -> str:
     """
     known = CATALOGUE.get(code.strip().upper())
     if known is None:
+        first, *_, last = CATALOGUE
         near = nearest(code, CATALOGUE)
         raise RequestError(
-            f"there is no finding {code!r}; codes go from K101 to {list(CATALOGUE)[-1]}",
+            f"there is no finding {code!r}; codes go from {first} to {last}",
             near=near[1:],
-            fix=f"limbeck check --explain {(near or list(CATALOGUE))[0]}",
+            fix=f"limbeck check --explain {near[0] if near else first}",
         )
     return known.text()
 

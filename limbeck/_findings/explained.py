@@ -35,8 +35,8 @@ class Explained:
     def text(self, width: int = 80) -> str:
         """For a console."""
         said = (f"{self.code}: {self.title} ({self.kind})", self.means, f"Why it matters: {self.matters}")
-        parts = [_folded(text, width) for text in said]
-        steps = [_folded(step, width, "- ", "  ") for step in self.mend]
+        parts = [folded(text, width) for text in said]
+        steps = [folded(step, width, "- ", "  ") for step in self.mend]
         return "\n\n".join([*parts, "\n".join(["What to do:", *steps])])
 
     def stored(self) -> dict[str, Any]:
@@ -52,7 +52,8 @@ class Explained:
         )
 
 
-def _folded(text: str, width: int, first: str = "", rest: str = "") -> str:
+def folded(text: str, width: int, first: str = "", rest: str = "") -> str:
+    """A text in lines of so many columns; `first` and `rest` stand before them. Words stay whole."""
     return textwrap.fill(
         text,
         width,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from limbeck._findings.explained import folded
 
 Severity = Literal["error", "warning"]
 
@@ -35,28 +36,20 @@ class Finding:
 
     def text(self, width: int = WIDTH) -> str:
         """What was seen, the place with its line, details, the fix; folded into `width` columns."""
-        lines = _folded(f"{self.severity} {self.code}: {self.message}", width, "  ", first="")
+        lines = [folded(f"{self.severity} {self.code}: {self.message}", width, rest="  ")]
         if self.where:
             place = f"  {self.where}"
             shown = f"{place}   {self.line}" if self.line else place
             lines.append(shown if len(shown) <= width else f"{shown[: width - 4]} ...")
         if self.detail:
-            lines += _folded(self.detail, width, "  ")
+            lines.append(folded(self.detail, width, "  ", "  "))
         if self.fix:
-            lines += _folded(f"fix: {self.fix}", width, "       ", first="  ")
+            lines.append(folded(f"fix: {self.fix}", width, "  ", "       "))
         return "\n".join(lines)
 
     def stored(self) -> dict[str, Any]:
         """Plain values, as they stand under "findings" in JSON."""
-        return {
-            "code": self.code,
-            "severity": self.severity,
-            "message": self.message,
-            "where": self.where,
-            "fix": self.fix,
-            "line": self.line,
-            "detail": self.detail,
-        }
+        return asdict(self)
 
     def __repr__(self) -> str:
         return self.text()
@@ -66,14 +59,3 @@ def found(code: str, message: str, where: str | None = None, fix: str | None = N
     """A finding whose severity is that of its code: codes in K1 are errors, all others warnings."""
     severity: Severity = "error" if code.startswith("K1") else "warning"
     return Finding(code, severity, message, where, fix, **more)
-
-
-def _folded(text: str, width: int, indent: str, first: str | None = None) -> list[str]:
-    return textwrap.wrap(
-        text,
-        width,
-        initial_indent=indent if first is None else first,
-        subsequent_indent=indent,
-        break_on_hyphens=False,
-        break_long_words=False,
-    )

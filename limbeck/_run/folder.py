@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from limbeck._seal import damaged, seal, seal_lines, text_of, unseal, unseal_lines
+from limbeck._seal import check_version, damaged, seal, seal_lines, text_of, unseal, unseal_lines
 from limbeck.errors import Interrupted, RequestError
 from limbeck.recipe import Recipe
 
@@ -58,20 +58,10 @@ class RunFolder:
         Raises:
             RequestError: it is missing, damaged, or of a newer version.
         """
-        path = self.path / _FIGURES
-        try:
-            text = text_of(path, self._copy)
-        except FileNotFoundError:
-            if self.is_run:
-                raise RequestError(f"the run {self} has no {_FIGURES}", fix=self._copy) from None
-            return {}
-        found = unseal(text, path, self._copy)
-        if found["schema"] > SCHEMA:
-            raise RequestError(
-                f"{path} has schema {found['schema']}; this limbeck reads up to {SCHEMA}",
-                fix="the limbeck that wrote it, or a newer one",
-            )
-        return found
+        found = self.read_sealed(_FIGURES, self._copy)
+        if found is None and self.is_run:
+            raise RequestError(f"the run {self} has no {_FIGURES}", fix=self._copy)
+        return found or {}
 
     @property
     def _copy(self) -> str:
@@ -118,7 +108,29 @@ class RunFolder:
 
     def write_figures(self, figures: Mapping[str, Any]) -> None:
         """Writes run.json."""
-        self.write(_FIGURES, seal({"schema": SCHEMA, **figures}, indent=1))
+        self.write_sealed(_FIGURES, figures)
+
+    def write_sealed(self, name: str, content: Mapping[str, Any]) -> None:
+        """Writes an object that `read_sealed` reads."""
+        self.write(name, seal({"schema": SCHEMA, **content}, indent=1))
+
+    def read_sealed(self, name: str, fix: str) -> dict[str, Any] | None:
+        """What `write_sealed` wrote; None where there is no such file.
+
+        Args:
+            name: of the file.
+            fix: what to do where it is damaged.
+
+        Raises:
+            RequestError: it is damaged, or of a newer version.
+        """
+        path = self.path / name
+        try:
+            found = unseal(text_of(path, fix), path, fix)
+        except FileNotFoundError:
+            return None
+        check_version(path, "schema", found["schema"], SCHEMA)
+        return found
 
     def log(self, text: str) -> None:
         """Adds lines to log.txt, each with its time."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -27,6 +26,7 @@ from limbeck._run.result import Run
 from limbeck._run.screen import Screen, silent
 from limbeck._run.session import Prepared, Session, open_session, prepare, resolved
 from limbeck._run.team import Team
+from limbeck._seal import checksum
 from limbeck._show import figures
 from limbeck.engine.cost import peak_memory
 from limbeck.engine.interruption import Interruption
@@ -325,7 +325,7 @@ def _inputs(recipe: Recipe) -> dict[str, str]:
     for spec in [*recipe.all_teachers(), *recipe.all_students()]:
         path = Path(spec.weights) if spec.weights not in (None, "train") else None
         for file in [path] if path is not None and path.is_file() else []:
-            found[str(file)] = hashlib.sha256(file.read_bytes()).hexdigest()
+            found[str(file)] = checksum(file)
     return found
 
 

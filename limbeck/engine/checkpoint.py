@@ -5,7 +5,6 @@ A sealed `manifest.json` holds the format and the SHA-256 of the other files: wh
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from limbeck._seal import seal, text_of, unseal
+from limbeck._seal import check_version, checksum, seal, text_of, unseal
 from limbeck.errors import RequestError, RunError
 
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
@@ -46,7 +45,7 @@ def write(folder: Path, name: str, tensors: Mapping[str, Tensor], state: Mapping
         save_file(stored, draft / _TENSORS)
         content = {"aliases": aliases, "state": encode(state)}
         (draft / _STATE).write_text(json.dumps(content), encoding="ascii")
-        sums = {file: _sum(draft / file) for file in (_TENSORS, _STATE)}
+        sums = {file: checksum(draft / file) for file in (_TENSORS, _STATE)}
         manifest = seal({"format": FORMAT, "sha256": sums})
         (draft / _MANIFEST).write_text(manifest, encoding="ascii", newline="\n")
         for file in (_TENSORS, _STATE, _MANIFEST):
@@ -78,13 +77,9 @@ def read(path: Path, fix: str = "") -> tuple[dict[str, Tensor], Any]:
         if not (path / file).is_file():
             raise RequestError(f"the checkpoint {path} has no {file}", fix=fix)
     manifest = unseal(text_of(path / _MANIFEST, fix), path / _MANIFEST, fix)
-    if manifest["format"] > FORMAT:
-        raise RequestError(
-            f"{path} has format {manifest['format']}; this limbeck reads up to {FORMAT}",
-            fix="the limbeck that wrote it, or a newer one",
-        )
+    check_version(path, "format", manifest["format"], FORMAT)
     for file, wanted in manifest["sha256"].items():
-        if _sum(path / file) != wanted:
+        if checksum(path / file) != wanted:
             raise RequestError(
                 f"{path / file} is damaged: its checksum is not the one in {_MANIFEST}", fix=fix
             )
@@ -111,11 +106,6 @@ def prune(folder: Path, kind: str, keep: Path | None) -> None:
     for path in [*folder.glob(f"{kind}-*"), *folder.glob(f".{kind}-*.draft")]:
         if path != keep:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _sum(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:

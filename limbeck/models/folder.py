@@ -25,7 +25,7 @@ from limbeck.models.intact import CARD, CONFIG
 from limbeck.models.loaded import Loaded
 from limbeck.models.preprocessing import Preprocessed, Preprocessing
 from limbeck.models.registry import make, source_of
-from limbeck.models.weights import FILE, load_weights
+from limbeck.models.weights import FILE, fill
 
 
 def save_student(
@@ -170,7 +170,7 @@ def _build(folder: Path, architecture: Architecture, tied: Mapping[str, str], ru
     options = without(architecture.options, PRETRAINED)
     raw = make(replace(architecture, options=options), run_code=run_code)
     layouts.tie(raw.network, tied)
-    load_weights(folder / FILE, raw.network)
+    fill(raw.network, folder / FILE)
     return raw
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from limbeck._seal import KEY, seal, text_of, unseal
+from limbeck._seal import KEY, check_version, checksum, seal, text_of, unseal
 from limbeck.errors import RequestError
 
 CONFIG, CARD = "config.json", "README.md"
@@ -24,7 +23,7 @@ def write_config(folder: Path, config: Mapping[str, Any], about: Mapping[str, An
         about: what stands under "limbeck".
     """
     others = sorted(file for file in folder.iterdir() if file.name not in (CONFIG, CARD))
-    files = {file.name: {"bytes": file.stat().st_size, "sha256": _sum(file)} for file in others}
+    files = {file.name: {"bytes": file.stat().st_size, "sha256": checksum(file)} for file in others}
     content = {**config, "limbeck": {"format": FORMAT, **about, "files": files}}
     (folder / CONFIG).write_text(seal(content, indent=2), encoding="utf-8", newline="\n")
 
@@ -48,12 +47,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{folder} was not written by limbeck", fix=f'a model of Hugging Face is "hf:{folder}"'
         )
     config = unseal(text_of(file, _COPY), file, _COPY)
-    given = config["limbeck"]["format"]
-    if given > FORMAT:
-        raise RequestError(
-            f"{file} has format {given}; this limbeck reads up to {FORMAT}",
-            fix="the limbeck that wrote it, or a newer one",
-        )
+    check_version(file, "format", config["limbeck"]["format"], FORMAT)
     return config
 
 
@@ -71,7 +65,7 @@ def check(folder: Path) -> dict[str, Any]:
         size = file.stat().st_size
         if size != about["bytes"]:
             raise damaged(file, f"it has {size} bytes, {about['bytes']} were written")
-        if _sum(file) != about["sha256"]:
+        if checksum(file) != about["sha256"]:
             raise damaged(file, f"its checksum is not the one in {CONFIG}")
     return config
 
@@ -79,8 +73,3 @@ def check(folder: Path) -> dict[str, Any]:
 def damaged(file: Path, reason: str) -> RequestError:
     """The refusal of a file that cannot be read."""
     return RequestError(f"the file {file} is damaged: {reason}", fix="copy or download it again")
-
-
-def _sum(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -50,7 +50,11 @@ def load_weights(path: str | Path, model: nn.Module) -> list[str]:
         RequestError: no such file, a damaged one, one that would need code to be run, several weights in it,
             or weights that do not fit; the network is as it was.
     """
-    file, key = locate(path)
+    return fill(model, *locate(path))
+
+
+def fill(model: nn.Module, file: Path, key: str | None = None) -> list[str]:
+    """As `load_weights`, of a file that `locate` found, or whose folder was checked already."""
     content = read_content(file)
     wanted = model.state_dict()
     where, state = _choose(content, key, wanted, file)
