@@ -11,7 +11,7 @@ import torch
 from limbeck import fit
 from limbeck.data.dataset import ArrayDataset
 from limbeck.engine.settings import Training
-from limbeck.methods import KD, MHKD
+from limbeck.methods import KD, MHKD, Plain
 from limbeck.methods._branches import drawn
 from limbeck.methods.combination import Combination
 from limbeck.record import Record
@@ -268,6 +268,41 @@ def test_student_heads_come_close_to_frozen_ones() -> None:
     _, terms = heads_alone("pretrained", 16, 0.02)
     for name in ("head1_soft", "head2_soft", "head3_soft"):
         assert terms[-1][name] < terms[0][name] / 4
+
+
+def corners() -> ArrayDataset:
+    """Pictures whose class is which of two opposite corners differ: no sum over places tells it."""
+    bits = torch.cartesian_prod(*[torch.arange(2)] * 4).repeat(4, 1)
+    targets = (bits[:, 0] ^ bits[:, 3]) + 2 * (bits[:, 1] ^ bits[:, 2])
+    pixels = torch.zeros(64, 2, 8, 8)
+    for number, (row, column) in enumerate(((0, 0), (0, 6), (6, 0), (6, 6))):
+        pixels[:, :, row : row + 2, column : column + 2] = bits[:, number, None, None, None].float()
+    return ArrayDataset(pixels, targets)
+
+
+def test_the_accuracy_of_teacher_heads_rises_with_depth() -> None:
+    """A value of the first layer sees one corner, of the last all; a linear head adds what it finds there."""
+    data = corners()
+    settings = Training(epochs=40, batch_size=16, learning_rate=0.02, optimizer="Adam")
+    teacher = fit(Plain(cnn(8, 8, 16, seed=5)), data, settings=settings).method.student
+    batch = data.batch(torch.arange(64))
+    given = {"head": "linear", "num_linear": 1, "teacher_heads": "pretrained", "head_epochs": 20}
+    made = MHKD(cnn(3, 3, 3, seed=1), teacher, example=batch, **given)
+    made = fit(made, data, settings=settings.model_copy(update={"epochs": 21})).method.eval()
+    rising = made(batch).notes["teacher_head_accuracy"]
+    assert torch.equal(rising, rising.sort().values)
+    assert rising[0] < 0.6
+    assert rising[-1] > 0.9
+
+
+def test_one_pair_of_maps_of_unlike_channels_and_sizes() -> None:
+    taps = {"student": ["layer1"], "teacher": ["layer2"]}
+    made = entered(method(taps=taps))
+    assert [tuple(made.shapes[side][path[0]])[1:] for side, path in taps.items()] == [(3, 8, 8), (5, 4, 4)]
+    losses = made(images(4))
+    losses.total.backward()
+    assert set(losses.terms) == {"hard", "soft", "head1_soft", "head1_hard", "teacher_head1_hard"}
+    assert losses.total.isfinite()
 
 
 def test_accuracies_are_those_of_labelled_samples() -> None:
