@@ -23,9 +23,9 @@ from limbeck.methods import CMKD, KD, LSHFM
 from limbeck.methods._embedding import EmbeddedClassifier
 from limbeck.methods.combination import Combination
 from limbeck.task import Classification, MultiLabel, Regression
+from tests.methods.families import batch, network
 from tests.methods.tapped import CLASSES, changed, cnn, dataset, images, state
 from tests.methods.test_lshfm import TASK, method
-from tests.methods.test_uhkd_families import batch, network
 
 FEW = Training(epochs=2, batch_size=8)
 

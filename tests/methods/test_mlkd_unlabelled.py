@@ -17,9 +17,9 @@ from limbeck.data.views import Views, view_number
 from limbeck.engine.settings import Training
 from limbeck.methods import MLKD
 from limbeck.task import Classification
+from tests.methods.families import batch, network
 from tests.methods.tapped import CLASSES, changed, cnn, dataset, state
 from tests.methods.test_mlkd import method, views
-from tests.methods.test_uhkd_families import batch, network
 
 TURNS = Views(0, ["rotate"])
 FEW = Training(epochs=3, batch_size=8, learning_rate=0.05)
