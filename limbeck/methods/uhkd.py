@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, final, get_args
 
 import torch
@@ -169,6 +170,8 @@ class UHKD(Method):
         check_choice("student_path", student_path, get_args(StudentPath))
         check_choice("normalise", normalise, get_args(Normalise))
         check_choice("projector", projector, get_args(Kind))
+        if projector == "conv_bn":
+            self.card = replace(self.card, couples_batch=True)
         super().__init__(student, teacher, task=task, taps=taps, example=example)
         self.hard_weight, self.soft_weight, self.beta = hard_weight, soft_weight, beta
         self.temperature, self.block, self.layouts = temperature, block, layouts

@@ -229,6 +229,8 @@ def test_sums_are_divided_by_the_count_of_the_loop() -> None:
 def test_other_projections(projector: str, kinds: list[type[nn.Module]]) -> None:
     made, batch = method(projector=projector), images(4, dtype=torch.float64)
     assert [type(layer) for layer in made.projectors[2].layers] == kinds
+    assert made.card.couples_batch == (projector == "conv_bn")
+    assert not UHKD.card.couples_batch
     for (own, other), project, level, term in zip(
         values(made, batch), made.projectors, made.levels, levels(made(batch)), strict=True
     ):
