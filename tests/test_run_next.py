@@ -11,22 +11,7 @@ from PIL import Image
 from limbeck import cli, distill
 from limbeck._run import closing
 from limbeck._run.screen import silent
-
-RECIPE = """name = "tiny"
-[data]
-source = "fashion-small"
-limit = 120
-[teacher]
-model = "cnn-tiny"
-train = { epochs = 1 }
-[student]
-model = "cnn-tiny"
-options = { widths = [4, 4, 8, 8] }
-[train]
-epochs = 1
-[machine]
-threads = 1
-"""
+from tests.test_run import RECIPE
 
 
 def test_the_commands_that_are_named_next_work(
@@ -36,7 +21,7 @@ def test_the_commands_that_are_named_next_work(
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     Path("mine.toml").write_text(RECIPE, encoding="utf-8")
     Image.new("L", (28, 28), 128).save("YOURS.png")
-    run = distill("mine.toml", screen=silent())
+    run = distill("mine.toml", overrides=["train.epochs=1"], screen=silent())
     commands = [command.split() for command, _ in closing.after(run.figures)]
     assert [words[1] for words in commands] == ["compare", "measure", "predict", "upload"]
     for words in commands[:-1]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
@@ -22,40 +22,17 @@ from limbeck._run.folder import RunFolder
 from limbeck.data.sources import load_source
 from limbeck.errors import RequestError
 from tests.report.test_page import Read, headings
-
-RECIPE = """name = "tiny"
-[data]
-source = "fashion-small"
-limit = 120
-[teacher]
-model = "cnn-tiny"
-train = { epochs = 2 }
-[student]
-model = "cnn-tiny"
-options = { widths = [4, 4, 8, 8] }
-[method]
-name = "kd"
-temperature = 2.0
-[train]
-epochs = 2
-batch_size = 32
-[machine]
-threads = 1
-"""
+from tests.test_run import RECIPE
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with one finished run, shared by the tests that only look."""
     path = tmp_path_factory.mktemp("runs")
-    before = Path.cwd()
-    os.chdir(path)
-    try:
+    with chdir(path):
         Path("mine.toml").write_text(RECIPE, encoding="utf-8")
-        distill("mine.toml")
+        distill("mine.toml", overrides=["method.temperature=2.0"])
         yield path
-    finally:
-        os.chdir(before)
 
 
 @pytest.fixture
