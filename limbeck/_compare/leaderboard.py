@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from limbeck._compare.entries import Entry
-from limbeck._show.intervals import mean_interval
-
-FEWEST = 3  # seeds from which there are intervals and ranks
+from limbeck._show.intervals import FEWEST, mean_interval
 
 
 @dataclass(frozen=True)

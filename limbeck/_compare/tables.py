@@ -8,8 +8,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from limbeck._compare.leaderboard import FEWEST
 from limbeck._show import figures
+from limbeck._show.intervals import FEWEST
 from limbeck._show.tables import Table, harmless
 
 _SCORES = ("", "method", ">{split}", ">spread", ">last", ">against kd [95 %]", ">against alone [95 %]")

@@ -12,7 +12,8 @@ _T = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
     2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
 )  # fmt: skip
-_FEWEST = 3  # runs below which an interval says nothing
+#: Runs below which an interval says nothing.
+FEWEST = 3
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
     Args:
         values: one a run, independent; differences that are paired by seed are such values.
     """
-    if len(values) < _FEWEST:
+    if len(values) < FEWEST:
         return None
     t = _T[min(len(values) - 1, len(_T)) - 1]
     return Interval(statistics.fmean(values), t * statistics.stdev(values) / math.sqrt(len(values)))
